@@ -140,28 +140,27 @@ class FileSet:
     def _compare_one(self, entry: Entry) -> Change | None:
         found = look(Path(entry.dest))
         if entry.state == "absent":
-            if found.kind == "absent":
-                return None
-            if found.kind == "directory":
-                return Change(entry, found, "remove")
-            backup = Path(entry.dest + BACKUP_SUFFIX)
-            if entry.backup and not backup.exists():
-                return None  # restored already, or never replaced: what stands there is not ours
-            return Change(entry, found, "restore" if entry.backup else "remove")
-        same_attributes = (found.mode, found.owner, found.group) == (f"{int(entry.mode, 8):04o}", *self._owner(entry))
-        if entry.state == "directory":
-            if found.kind not in ("absent", "directory"):
-                raise FileSetError(
-                    f"{entry.dest}: a directory is wanted, but a {found.kind} stands there; move it away"
-                )
-            if found.kind == "absent":
-                return Change(entry, found, "mkdir")
-            return None if same_attributes else Change(entry, found, "attributes")
-        if found.kind == "directory":
-            raise FileSetError(f"{entry.dest}: a file is wanted, but a directory stands there; move it away")
-        if found.kind != "file" or found.content != (entry.content or "").encode():
+            return self._compare_absent(entry, found)
+        kinds = ("absent", "directory") if entry.state == "directory" else ("absent", "file", "other")
+        if found.kind not in kinds:
+            wanted = "directory" if entry.state == "directory" else "file"
+            raise FileSetError(f"{entry.dest}: a {wanted} is wanted, but a {found.kind} stands there; move it away")
+        if entry.state == "directory" and found.kind == "absent":
+            return Change(entry, found, "mkdir")
+        if entry.state == "present" and (found.kind != "file" or found.content != (entry.content or "").encode()):
             return Change(entry, found, "write")
-        return None if same_attributes else Change(entry, found, "attributes")
+        same = (found.mode, found.owner, found.group) == (f"{int(entry.mode, 8):04o}", *self._owner(entry))
+        return None if same else Change(entry, found, "attributes")
+
+    @staticmethod
+    def _compare_absent(entry: Entry, found: Found) -> Change | None:
+        if found.kind == "absent":
+            return None
+        if not entry.backup:
+            return Change(entry, found, "remove")
+        if Path(entry.dest + BACKUP_SUFFIX).exists():
+            return Change(entry, found, "restore")
+        return None  # restored already, or never replaced: what stands there is not ours
 
     def compare(self) -> list[Change]:
         """Return the paths that differ, in the order in which they have to be changed."""

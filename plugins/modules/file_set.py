@@ -32,7 +32,7 @@ options:
       group: {type: str, default: root, description: Group name or number.}
       dir_mode: {type: str, default: "0755", description: Mode of the parent directories that have to be made.}
       validate: {type: str, description: "Command that accepts or refuses the new text; C(%s) is its path."}
-      backup: {type: bool, default: false, description: Keep a distribution's file as C(.kosmos-orig) and restore it on reset.}
+      backup: {type: bool, default: false, description: Keep a distribution's file; restore it on reset.}
   state:
     description:
       - V(absent) undoes exactly this set; a directory goes only when it is empty.

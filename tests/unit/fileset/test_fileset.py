@@ -74,7 +74,7 @@ def test_a_refused_file_leaves_the_whole_set_alone(tmp_path: Path) -> None:
 def test_validators_words_name_the_real_path(tmp_path: Path) -> None:
     target = tmp_path / "broken.json"
     files = fileset(tmp_path, entry(target, content="{", validate="python3 -m json.tool %s /dev/null"))
-    with pytest.raises(FileSetError, match="broken.json: refused by 'python3', nothing was changed: .+"):
+    with pytest.raises(FileSetError, match=r"broken\.json: refused by 'python3', nothing was changed: .+"):
         converge(files)
 
 
