@@ -1,0 +1,113 @@
+"""What may go wrong, told to a person: what happened, where, why, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+
+class ExitCode(IntEnum):
+    """Exit codes of `kosmos-install`; scripts may rely on them."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    PREFLIGHT_REFUSED = 3
+    UNREACHABLE = 4
+    VERIFY_FAILED = 5
+    BUSY = 6
+    NO_SPACE = 7
+    MIRROR_UNREACHABLE = 8
+    INTERRUPTED = 130
+
+
+@dataclass(eq=False)
+class KosmosError(Exception):
+    """A known failure. Only `what` must be given; an empty part is not printed.
+
+    what: one sentence, what could not be done.  where: file:line, role > task, or host.
+    why: the cause as far as it is known.  cure: the command or change that helps.
+    """
+
+    what: str
+    where: str = ""
+    why: str = ""
+    cure: str = ""
+    exit_code: ExitCode = ExitCode.FAILED
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def text(self) -> str:
+        """Lines for a person, without a final newline."""
+        parts = [("where", self.where), ("why", self.why), ("cure", self.cure)]
+        lines = [f"error: {self.what}"]
+        for label, value in parts:
+            if value:
+                lines.append(f"  {label + ':':<7}" + value.replace("\n", "\n" + " " * 9))
+        return "\n".join(lines)
+
+    def data(self) -> dict[str, Any]:
+        """The same as `text`, for `--json`."""
+        return {
+            "what": self.what,
+            "where": self.where,
+            "why": self.why,
+            "cure": self.cure,
+            "exit_code": int(self.exit_code),
+            "exit_name": self.exit_code.name.lower(),
+        }
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong in a YAML file that a person wrote.
+
+    path: key path such as `kosmos.network.zones[0].vlan`.  line: counted from 1, 0 if it belongs to no line.
+    found: the value as written, empty when there is none.  wanted: allowed values or an example.
+    """
+
+    path: str
+    file: str
+    line: int
+    reason: str
+    found: str = ""
+    wanted: str = ""
+
+    def where(self) -> str:
+        """`file:line`, the form that editors and terminals open."""
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+    def text(self) -> str:
+        """Lines for a person, without a final newline."""
+        rows = [("where", self.where()), ("found", self.found), ("why", self.reason), ("wanted", self.wanted)]
+        body = [f"    {label + ':':<8}" + value.replace("\n", "\n" + " " * 12) for label, value in rows if value]
+        return "\n".join([f"  {self.path or '(whole file)'}", *body])
+
+    def data(self) -> dict[str, Any]:
+        """The same as `text`, for `--json`."""
+        return {
+            "path": self.path,
+            "file": self.file,
+            "line": self.line,
+            "reason": self.reason,
+            "found": self.found,
+            "wanted": self.wanted,
+        }
+
+
+class FileError(KosmosError):
+    """A YAML file with problems: all of them are told at once."""
+
+    def __init__(self, file: str, problems: list[Problem], cure: str) -> None:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__(what=f"{file} has {count}", cure=cure, exit_code=ExitCode.USAGE)
+        self.problems = tuple(problems)
+
+    def text(self) -> str:
+        blocks = [f"error: {self.what}", *(problem.text() for problem in self.problems)]
+        return "\n\n".join([*blocks, f"  cure:  {self.cure}"])
+
+    def data(self) -> dict[str, Any]:
+        return {**super().data(), "problems": [problem.data() for problem in self.problems]}
