@@ -1,0 +1,1 @@
+"""Checks as data: definitions, probes, matchers and the engine that joins them (standard library only)."""
