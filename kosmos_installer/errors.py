@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -20,6 +21,16 @@ class ExitCode(IntEnum):
     NO_SPACE = 7
     MIRROR_UNREACHABLE = 8
     INTERRUPTED = 130
+
+
+def _wrapped(label: str, value: str) -> str:
+    """`label` and `value` in lines of at most 110 columns; words, paths and commands stay whole."""
+    indent = " " * len(label)
+    rows = [
+        textwrap.wrap(row, 110 - len(label), break_long_words=False, break_on_hyphens=False) or [""]
+        for row in value.split("\n")
+    ]
+    return label + ("\n" + indent).join(line for row in rows for line in row)
 
 
 @dataclass(eq=False)
@@ -43,10 +54,7 @@ class KosmosError(Exception):
         """Lines for a person, without a final newline."""
         parts = [("where", self.where), ("why", self.why), ("cure", self.cure)]
         lines = [f"error: {self.what}"]
-        for label, value in parts:
-            if value:
-                lines.append(f"  {label + ':':<7}" + value.replace("\n", "\n" + " " * 9))
-        return "\n".join(lines)
+        return "\n".join([*lines, *(_wrapped(f"  {label + ':':<7}", value) for label, value in parts if value)])
 
     def data(self) -> dict[str, Any]:
         """The same as `text`, for `--json`."""
@@ -82,7 +90,7 @@ class Problem:
     def text(self) -> str:
         """Lines for a person, without a final newline."""
         rows = [("where", self.where()), ("found", self.found), ("why", self.reason), ("wanted", self.wanted)]
-        body = [f"    {label + ':':<8}" + value.replace("\n", "\n" + " " * 12) for label, value in rows if value]
+        body = [_wrapped(f"    {label + ':':<8}", value) for label, value in rows if value]
         return "\n".join([f"  {self.path or '(whole file)'}", *body])
 
     def data(self) -> dict[str, Any]:
@@ -106,8 +114,10 @@ class FileError(KosmosError):
         self.problems = tuple(problems)
 
     def text(self) -> str:
+        """One block per problem, in the order of the file."""
         blocks = [f"error: {self.what}", *(problem.text() for problem in self.problems)]
         return "\n\n".join([*blocks, f"  cure:  {self.cure}"])
 
     def data(self) -> dict[str, Any]:
+        """The same as `text`, for `--json`."""
         return {**super().data(), "problems": [problem.data() for problem in self.problems]}
