@@ -91,9 +91,7 @@ def _usage_error(error: typer.TyperException) -> KosmosError:
     """A wrong option or argument, in the words that every other failure uses."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else PROGRAM
-    return KosmosError(
-        error.format_message(), where=command, cure=f"See: {command} --help", exit_code=ExitCode.USAGE
-    )
+    return KosmosError(error.format_message(), where=command, cure=f"See: {command} --help", exit_code=ExitCode.USAGE)
 
 
 def _unexpected(error: Exception, arguments: Sequence[str], now: datetime) -> KosmosError:

@@ -8,7 +8,9 @@ from typing import Any
 
 import typer
 
-from kosmos_installer.errors import KosmosError
+from kosmos_installer.errors import KosmosError, wrapped
+
+__all__ = ["say", "say_error", "say_json", "table", "warn", "wrapped"]
 
 
 def say(text: str) -> None:

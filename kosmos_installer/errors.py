@@ -23,7 +23,7 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-def _wrapped(label: str, value: str) -> str:
+def wrapped(label: str, value: str) -> str:
     """`label` and `value` in lines of at most 110 columns; words, paths and commands stay whole."""
     indent = " " * len(label)
     rows = [
@@ -54,7 +54,7 @@ class KosmosError(Exception):
         """Lines for a person, without a final newline."""
         parts = [("where", self.where), ("why", self.why), ("cure", self.cure)]
         lines = [f"error: {self.what}"]
-        return "\n".join([*lines, *(_wrapped(f"  {label + ':':<7}", value) for label, value in parts if value)])
+        return "\n".join([*lines, *(wrapped(f"  {label + ':':<7}", value) for label, value in parts if value)])
 
     def data(self) -> dict[str, Any]:
         """The same as `text`, for `--json`."""
@@ -90,7 +90,7 @@ class Problem:
     def text(self) -> str:
         """Lines for a person, without a final newline."""
         rows = [("where", self.where()), ("found", self.found), ("why", self.reason), ("wanted", self.wanted)]
-        body = [_wrapped(f"    {label + ':':<8}", value) for label, value in rows if value]
+        body = [wrapped(f"    {label + ':':<8}", value) for label, value in rows if value]
         return "\n".join([f"  {self.path or '(whole file)'}", *body])
 
     def data(self) -> dict[str, Any]:

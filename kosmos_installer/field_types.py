@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints, WithJsonSchema
@@ -36,20 +36,46 @@ def _network(value: Any) -> IPv4Network | IPv6Network:
 def _network4(value: Any) -> IPv4Network:
     network = _network(value)
     if not isinstance(network, IPv4Network):
-        raise ValueError("Zones are IPv4; IPv6 is dropped between them.")
+        raise ValueError("An IPv4 network is needed here; IPv6 goes into cidr6.")
     return network
 
 
-def _address4(value: Any) -> IPv4Address:
-    if isinstance(value, IPv4Address):
+def _network6(value: Any) -> IPv6Network:
+    network = _network(value)
+    if not isinstance(network, IPv6Network):
+        raise ValueError("An IPv6 network is needed here; IPv4 goes into cidr.")
+    return network
+
+
+def _address(value: Any) -> IPv4Address | IPv6Address:
+    if isinstance(value, IPv4Address | IPv6Address):
         return value
     try:
-        address = ip_address(_text(value))
+        return ip_address(_text(value))
     except ValueError:
         raise ValueError("This is no IP address.") from None
+
+
+def _address4(value: Any) -> IPv4Address:
+    address = _address(value)
     if not isinstance(address, IPv4Address):
-        raise ValueError("Zones are IPv4; IPv6 is dropped between them.")
+        raise ValueError("An IPv4 address is needed here; IPv6 goes into address6.")
     return address
+
+
+def _address6(value: Any) -> IPv6Address:
+    address = _address(value)
+    if not isinstance(address, IPv6Address):
+        raise ValueError("An IPv6 address is needed here; IPv4 goes into address.")
+    return address
+
+
+def _ports(value: Any) -> int | str:
+    low, _, high = str(value).partition("-")
+    numbers = [int(part) for part in (low, high or low) if part.isdigit()]
+    if isinstance(value, bool) or len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1] <= 65535:
+        raise ValueError("This is neither a port, 1 to 65535, nor a range of ports.")
+    return value if isinstance(value, int) else str(value)
 
 
 def _day(value: Any) -> date:
@@ -86,7 +112,7 @@ Interface: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za
 DiskPath: TypeAlias = Annotated[str, StringConstraints(pattern=r"^/dev/disk/by-(id|path)/[A-Za-z0-9_.:+@-]+$")]
 ZoneName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
 ClockTime: TypeAlias = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
-CheckId: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*(\.[a-z0-9_]+){2,}$")]
+CheckId: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(\.[a-z0-9][a-z0-9_-]*){2,}$")]
 Reason: TypeAlias = Annotated[str, StringConstraints(pattern=r"\S", max_length=500)]
 
 Day: TypeAlias = Annotated[date, BeforeValidator(_day), WithJsonSchema({"type": "string", "format": "date"})]
@@ -103,3 +129,25 @@ Network4: TypeAlias = Annotated[
 Address4: TypeAlias = Annotated[
     IPv4Address, BeforeValidator(_address4), WithJsonSchema({"type": "string", "format": "ipv4"})
 ]
+Network6: TypeAlias = Annotated[
+    IPv6Network,
+    BeforeValidator(_network6),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9a-fA-F:.]*:[0-9a-fA-F:.]*/[0-9]{1,3}$"}),
+]
+Address6: TypeAlias = Annotated[
+    IPv6Address, BeforeValidator(_address6), WithJsonSchema({"type": "string", "format": "ipv6"})
+]
+Ports: TypeAlias = Annotated[
+    int | str,
+    BeforeValidator(_ports),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": 65535},
+                {"type": "string", "pattern": "^[0-9]+(-[0-9]+)?$"},
+            ]
+        }
+    ),
+]
+#: Becomes a comment in the packet filter, so it may hold nothing that nftables would read.
+Note: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_ .,/-]{1,80}$")]

@@ -99,9 +99,14 @@ def _folders(current: Path) -> list[Path]:
     parent = current / "inventories"
     if not parent.is_dir():
         return []
-    return sorted(path for path in parent.iterdir() if (path / APPLIANCE_FILE).exists() and path.name != EXAMPLE)
+    return sorted(path for path in parent.iterdir() if _is_appliance(path))
 
 
 def _known(current: Path) -> str:
     names = [folder.name for folder in _folders(current)]
     return f"Found: {', '.join(names)}." if names else "There is none in ./inventories."
+
+
+def _is_appliance(path: Path) -> bool:
+    """A folder with an appliance file, neither the example nor one that `init` is just writing."""
+    return path.name != EXAMPLE and not path.name.startswith(".") and (path / APPLIANCE_FILE).exists()

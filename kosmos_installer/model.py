@@ -17,6 +17,9 @@ API_VERSION = "kosmos/v1"
 APPLIANCE_MEMORY_GIB = 30
 
 
+#: In a flow, places that are no zone.
+PLACES = ("host", "management", "external", "any")
+_PLACES = ", ".join(PLACES)
 _ZONES: list[dict[str, Any]] = [
     {"name": "agent_internal", "vlan": 100, "cidr": "10.0.1.0/24", "address": "10.0.1.1"},
     {"name": "api_gateway", "vlan": 200, "cidr": "10.0.2.0/24", "address": "10.0.2.1"},
@@ -78,18 +81,42 @@ class Zone(Section):
     vlan: Annotated[int, Field(ge=1, le=4094)] = _about("VLAN number on the trunk (IEEE 802.1Q), 1 to 4094.", 100)
     cidr: types.Network4 = _about("Network of the zone.", "10.0.1.0/24")
     address: types.Address4 = _about("The host's own address in the zone.", "10.0.1.1")
+    cidr6: types.Network6 | None = Field(
+        default=None, description="IPv6 network of the zone; without it the zone has no IPv6.", examples=["fd00:1::/64"]
+    )
+    address6: types.Address6 | None = Field(
+        default=None, description="The host's own IPv6 address in the zone.", examples=["fd00:1::1"]
+    )
+    sources: list[types.Network] = Field(
+        default=[],
+        description="Networks that packets of the zone may come from, if a router stands behind it; "
+        "none means the zone's own.",
+        examples=[["10.0.1.0/24", "10.9.0.0/16"]],
+    )
 
 
 class Flow(Section):
-    """One thing that is permitted beyond the built-in zone matrix. What no row names is dropped."""
+    """One row of the zone matrix, judged before the built-in ones. What no row allows is dropped."""
 
-    source: types.ZoneName = Field(
-        alias="from", description="Zone that opens the connection.", examples=["agent_internal"]
+    source: str = Field(
+        alias="from", description=f"Who opens the connection: a zone or {_PLACES}.", examples=["agent_internal"]
     )
-    to: types.ZoneName = _about("Zone that is reached, or `host` for the appliance itself.", "api_gateway")
-    protocol: Literal["tcp", "udp"] = _about("Transport protocol.", "tcp")
-    ports: list[Annotated[int, Field(ge=1, le=65535)]] = _about("Destination ports, 1 to 65535.", [8443], min_length=1)
-    reason: types.Reason = _about("Why it is needed; stands as a comment beside the rule.", "Agents call the API")
+    to: str = _about(f"Who is reached: a zone or {_PLACES}.", "host")
+    at: str | None = Field(
+        default=None, description="With `to: host`: only the host's address in this zone.", examples=["agent_internal"]
+    )
+    proto: Literal["any", "tcp", "udp", "icmp"] = Field(default="any", description="Protocol.", examples=["tcp"])
+    ports: list[types.Ports] = Field(
+        default=[], description="Destination ports, numbers or ranges; none means all.", examples=[[8443, "9000-9010"]]
+    )
+    from_cidrs: list[types.Network] = Field(
+        default=[], description="Only from these networks; none means all of the place.", examples=[["10.0.1.16/28"]]
+    )
+    to_cidrs: list[types.Network] = Field(
+        default=[], description="Only to these networks; none means all of the place.", examples=[["10.0.2.8/32"]]
+    )
+    action: Literal["allow", "deny"] = _about("What happens.", "allow")
+    note: types.Note = _about("Why: 1 to 80 letters, digits, blanks and _ . , / -", "names for the agents")
 
 
 class Network(Section):
@@ -103,8 +130,19 @@ class Network(Section):
     )
     flows: list[Flow] = Field(
         default=[],
-        description="Permitted connections beyond the built-in zone matrix.",
-        examples=[[{"from": "agent_internal", "to": "host", "protocol": "udp", "ports": [53], "reason": "Names"}]],
+        description="Rows of the zone matrix for this site, judged before the built-in ones.",
+        examples=[
+            [
+                {
+                    "from": "agent_internal",
+                    "to": "host",
+                    "proto": "udp",
+                    "ports": [53],
+                    "action": "allow",
+                    "note": "names for the agents",
+                }
+            ]
+        ],
     )
 
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from ipaddress import IPv4Network, ip_network
-from typing import Any
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from typing import Any, TypeAlias
 from zoneinfo import available_timezones
 
 from kosmos_installer.explain import did_you_mean
-from kosmos_installer.model import APPLIANCE_MEMORY_GIB, Appliance
+from kosmos_installer.model import APPLIANCE_MEMORY_GIB, PLACES, Appliance, Flow, Zone
 from kosmos_installer.yaml_file import KeyPath
 
 #: K3s gives these to pods and services (docs.k3s.io, --cluster-cidr and --service-cidr).
 K3S_NETWORKS = {"pods": ip_network("10.42.0.0/16"), "services": ip_network("10.43.0.0/16")}
 #: The built-in zone matrix speaks of these two.
 NEEDED_ZONES = ("agent_internal", "api_gateway")
-#: In a flow: the appliance itself.
-HOST = "host"
+#: `pods` is the zone that the cluster brings.
+RESERVED = (*PLACES, "pods")
+
+AnyNetwork: TypeAlias = IPv4Network | IPv6Network
+AnyAddress: TypeAlias = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True)
@@ -95,40 +98,64 @@ def _time(appliance: Appliance) -> Iterator[Finding]:
 
 def _zone_addresses(appliance: Appliance) -> Iterator[Finding]:
     for number, zone in enumerate(appliance.network.zones):
-        path: KeyPath = ("network", "zones", number, "address")
-        wanted = f"An address in {zone.cidr}, for instance {zone.cidr[1 if zone.cidr.num_addresses > 1 else 0]}"
-        if zone.address not in zone.cidr:
-            yield Finding(path, f"The address is outside its zone {zone.cidr}.", str(zone.address), wanted)
-        elif zone.address == zone.cidr.network_address:
-            yield Finding(path, "This is the network's own address.", str(zone.address), wanted)
-        elif zone.address == zone.cidr.broadcast_address:
-            yield Finding(path, "This is the broadcast address.", str(zone.address), wanted)
+        path: KeyPath = ("network", "zones", number)
+        if (zone.cidr6 is None) != (zone.address6 is None):
+            key = "cidr6" if zone.cidr6 is None else "address6"
+            yield Finding((*path, key), "cidr6 and address6 go together.", "", f"{key}, or neither of them")
+        for network, address, suffix in _own(zone):
+            for reason in _misplaced(network, address):
+                wanted = f"An address in {network}, for instance {network.network_address + 1}"
+                yield Finding((*path, "address" + suffix), reason, str(address), wanted)
+
+
+def _own(zone: Zone) -> Iterator[tuple[AnyNetwork, AnyAddress, str]]:
+    """(network, the host's address in it, suffix of the keys) for IPv4 and, if there is any, IPv6."""
+    yield zone.cidr, zone.address, ""
+    if zone.cidr6 is not None and zone.address6 is not None:
+        yield zone.cidr6, zone.address6, "6"
+
+
+def _misplaced(network: AnyNetwork, address: AnyAddress) -> Iterator[str]:
+    if network.prefixlen > network.max_prefixlen - 2:
+        return  # too small for any address: that is told of the network
+    if address not in network:
+        yield f"The address is outside its zone {network}."
+    elif address == network.network_address:
+        yield "This is the network's own address."
+    elif address == network.broadcast_address:
+        yield "This is the broadcast address." if network.version == 4 else "This is the network's last address."
 
 
 def _zone_networks(appliance: Appliance) -> Iterator[Finding]:
-    zones = appliance.network.zones
-    for number, zone in enumerate(zones):
-        path: KeyPath = ("network", "zones", number, "cidr")
-        for reason in _clashes(appliance, number):
-            yield Finding(path, reason, str(zone.cidr), "A network of its own, for instance 10.0.3.0/24")
-        if zone.cidr.prefixlen > 30:
-            reason = "The zone is too small: it needs the host and at least one other address."
-            yield Finding(path, reason, str(zone.cidr), "/30 or larger, for instance 10.0.3.0/24")
+    for number, zone in enumerate(appliance.network.zones):
+        for network, _, suffix in _own(zone):
+            path: KeyPath = ("network", "zones", number, "cidr" + suffix)
+            for reason in _clashes(appliance, number, network):
+                yield Finding(path, reason, str(network), "A network of its own, for instance 10.0.3.0/24")
+            if network.prefixlen > network.max_prefixlen - 2:
+                reason = "The zone is too small: it needs the host and at least one other address."
+                yield Finding(path, reason, str(network), f"/{network.max_prefixlen - 2} or larger")
 
 
-def _clashes(appliance: Appliance, number: int) -> Iterator[str]:
-    zones, cidr = appliance.network.zones, appliance.network.zones[number].cidr
-    for earlier in zones[:number]:
-        if cidr.overlaps(earlier.cidr):
-            yield f"The zone overlaps zone {earlier.name} ({earlier.cidr})."
+def _clashes(appliance: Appliance, number: int, network: AnyNetwork) -> Iterator[str]:
+    for earlier in appliance.network.zones[:number]:
+        for other, _, _ in _own(earlier):
+            if _overlap(network, other):
+                yield f"The zone overlaps zone {earlier.name} ({other})."
     for allowed in appliance.management.allowed_cidrs:
-        if isinstance(allowed, IPv4Network) and allowed.prefixlen > 0 and cidr.overlaps(allowed):
+        if allowed.prefixlen > 0 and _overlap(network, allowed):
             yield f"The zone overlaps the management network {allowed}: its agents could open SSH to the host."
-    for purpose, network in K3S_NETWORKS.items():
-        if cidr.overlaps(network):
-            yield f"The zone overlaps the network of the cluster's {purpose} ({network})."
-    if cidr.is_multicast or cidr.is_loopback or cidr.is_link_local or cidr.network_address.is_unspecified:
+    for purpose, cluster in K3S_NETWORKS.items():
+        if _overlap(network, cluster):
+            yield f"The zone overlaps the network of the cluster's {purpose} ({cluster})."
+    if network.is_multicast or network.is_loopback or network.is_link_local or network.network_address.is_unspecified:
         yield "Hosts cannot have addresses of this network."
+
+
+def _overlap(one: AnyNetwork, other: AnyNetwork) -> bool:
+    if isinstance(one, IPv4Network):
+        return isinstance(other, IPv4Network) and one.overlaps(other)
+    return isinstance(other, IPv6Network) and one.overlaps(other)
 
 
 def _zone_identity(appliance: Appliance) -> Iterator[Finding]:
@@ -141,9 +168,10 @@ def _zone_identity(appliance: Appliance) -> Iterator[Finding]:
             near = did_you_mean(needed, names)
             reason = f"The zone {needed} is missing; the built-in zone matrix speaks of it.{near}"
             yield Finding(("network", "zones"), reason, ", ".join(names), f"Zones named {' and '.join(NEEDED_ZONES)}")
-    if HOST in names:
-        path: KeyPath = ("network", "zones", names.index(HOST), "name")
-        yield Finding(path, "In flows this name means the appliance itself.", HOST, "Another name.")
+    for number, name in enumerate(names):
+        if name in RESERVED:
+            reason = "This name has a meaning of its own in flows."
+            yield Finding(("network", "zones", number, "name"), reason, name, "Another name.")
 
 
 def _twice(values: Sequence[Any], key: str, wanted: str) -> Iterator[Finding]:
@@ -155,16 +183,30 @@ def _twice(values: Sequence[Any], key: str, wanted: str) -> Iterator[Finding]:
 
 
 def _flows(appliance: Appliance) -> Iterator[Finding]:
-    names = [zone.name for zone in appliance.network.zones]
+    zones = [zone.name for zone in appliance.network.zones]
     for number, flow in enumerate(appliance.network.flows):
         path: KeyPath = ("network", "flows", number)
-        for key, value, known in (("from", flow.source, names), ("to", flow.to, [*names, HOST])):
-            if value not in known:
+        places = [("from", flow.source, [*zones, *PLACES]), ("to", flow.to, [*zones, *PLACES]), ("at", flow.at, zones)]
+        for key, value, known in places:
+            if value is not None and value not in known:
                 reason = f"There is no zone of this name.{did_you_mean(value, known)}"
                 yield Finding((*path, key), reason, value, "one of: " + ", ".join(known))
-        if flow.source == flow.to:
-            reason = "Traffic inside one zone does not pass the host, so the host cannot permit it."
-            yield Finding((*path, "to"), reason, flow.to, "Another zone, or host.")
+        for key, reason, wanted in _contradictions(flow):
+            yield Finding((*path, key), reason, "", wanted)
+
+
+def _contradictions(flow: Flow) -> Iterator[tuple[str, str, str]]:
+    """(key, reason, wanted) for what the packet filter could not express."""
+    if flow.source == flow.to == "host":
+        yield "to", "The host reaches itself by the loopback, which is always open.", "Another place."
+    if flow.at is not None and flow.to != "host":
+        yield "at", "It narrows `to: host` only.", "to: host, or no `at`"
+    if flow.ports and flow.proto not in {"tcp", "udp"}:
+        yield "ports", f"Protocol {flow.proto} has no ports.", "proto: tcp, proto: udp, or no ports"
+    if flow.from_cidrs and flow.source == "management":
+        yield "from_cidrs", "The addresses of `management` are management.allowed_cidrs.", "No from_cidrs."
+    if flow.to_cidrs and (flow.to == "management" or flow.at is not None):
+        yield "to_cidrs", "The addresses of that side are given already.", "No to_cidrs."
 
 
 def _profile(appliance: Appliance) -> Iterator[Finding]:

@@ -51,11 +51,11 @@ def dotted(path: KeyPath) -> str:
     return text
 
 
-def shown(value: Any) -> str:
-    """A value as YAML would hold it on one line, cut at 60 characters."""
+def shown(value: Any, limit: int = 60) -> str:
+    """A value as YAML would hold it on one line, cut at `limit` characters."""
     text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000, sort_keys=False)
     text = text.removesuffix("\n").removesuffix("\n...")
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def read(path: Path) -> Document:
