@@ -1,0 +1,152 @@
+"""What every lab is made from, each built once and kept in the cache: tools, key, base disk, golden machine."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from kosmos_installer.errors import KosmosError
+from kosmos_installer.paths import ensure_private
+
+from . import accel, image, recipe, snapshot
+from .dirs import Dirs
+from .machine import Places, Spec, qemu_argv
+from .mirror import Mirror, of_this_machine
+from .progress import Progress
+from .snapshot import Snapshot
+from .state import stop_all
+from .store import Store, locked
+from .tools import OLDEST_QEMU, PACKAGES, Tools, effective_root, host_qemu_major
+from .vm import Vm
+
+ALIAS = "kosmos-workshop"
+
+
+def _abandon(partial: Path) -> None:
+    """End what a half-built entry has running: its builder may have been killed."""
+    for file in partial.rglob("state.json"):
+        stop_all(file)
+
+
+class Workshop:
+    """Gives the parts; builds those that are absent, which takes some minutes the first time."""
+
+    def __init__(self, dirs: Dirs, progress: Progress) -> None:
+        self._dirs = dirs
+        self._progress = progress
+        self._store = Store(dirs.cache, _abandon)
+
+    @cached_property
+    def mirror(self) -> Mirror:
+        """The archive that this machine's apt configuration names."""
+        return of_this_machine()
+
+    @cached_property
+    def tools(self) -> Tools:
+        """The host's programs when its QEMU is new enough, else the tree in the cache."""
+        shared = (self._dirs.state, self._dirs.cache, self._dirs.sockets)
+        for directory in shared:
+            ensure_private(directory)
+        if host_qemu_major() >= OLDEST_QEMU:
+            return Tools(None, shared, effective_root())
+        inputs = {"packages": PACKAGES, "mirror": asdict(self.mirror)}
+        entry = self._store.entry("tools", inputs, lambda at: image.build_tools(at, self.mirror, self._progress))
+        return Tools(entry / "root", shared, effective_root())
+
+    @cached_property
+    def accelerator(self) -> accel.Accelerator:
+        """KVM where a trial guest runs."""
+        return accel.choose(self.tools)
+
+    @cached_property
+    def key(self) -> Path:
+        """The private SSH key of this user's labs, made at the first use."""
+        path = ensure_private(self._dirs.state / "labs") / "id_ed25519"
+        with locked(self._dirs.locks() / "lab-key"):
+            if not path.exists():
+                partial = path.with_name(".id_ed25519")
+                for leftover in (partial, partial.with_suffix(".pub")):
+                    leftover.unlink(missing_ok=True)
+                subprocess.run(
+                    ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "kosmos-lab", "-f", str(partial)], check=True
+                )
+                partial.with_suffix(".pub").rename(path.with_suffix(".pub"))
+                partial.rename(path)
+        return path
+
+    def vm(self, directory: Path, alias: str, host_keys: Path) -> Vm:
+        """Return the machine of `directory`; nothing is started."""
+        return Vm(directory, alias, self.key, host_keys, self.tools, self._progress)
+
+    @cached_property
+    def base(self) -> Path:
+        """The directory with `disk.qcow2` and `host_keys`: Debian as installed, booted once, then powered off."""
+        public = self.key.with_suffix(".pub").read_text()
+        files = {name: asdict(file) for name, file in recipe.overlay(public, self.mirror).items()}
+        inputs: dict[str, Any] = {
+            "packages": recipe.PACKAGES,
+            "files": files,
+            "hooks": recipe.hooks("overlay.tar"),
+            "finish": recipe.FINISH,
+            "grub": recipe.grub_stub(),
+            "layout": [image.DISK_GIB, image.ESP_MIB, recipe.ROOT_UUID, recipe.ESP_SERIAL],
+            "mirror": asdict(self.mirror),
+        }
+        return self._store.entry("base", inputs, self._build_base)
+
+    def _build_base(self, target: Path) -> None:
+        public = self.key.with_suffix(".pub").read_text()
+        image.build_disk(target, public, self.mirror, self.tools, self._progress)
+        self._progress.say("Starting it once, to install the boot loader as the installer does")
+        vm = self.vm(target / "vm", ALIAS, target / "host_keys")
+        spec = Spec()
+        vm.prepare(target / "disk.qcow2", spec)
+        vm.start(spec, self.accelerator, self._dirs.sockets)
+        try:
+            self._progress.say(f"Answers by ssh after {vm.wait_ssh():.0f} s; running grub-install and update-grub")
+            done = vm.ssh.run("sh -s", root=True, stdin=recipe.FINISH, timeout_seconds=500)
+            if done.returncode != 0:
+                raise KosmosError("The base machine could not be finished", why=done.stderr.strip()[-800:])
+            vm.power_off()
+        finally:
+            vm.stop()
+        self.tools.run("qemu-img", "commit", "-q", vm.places.disk)
+        vm.places.vars.rename(target / "vars.fd")
+        for leftover in sorted((target / "vm").rglob("*"), reverse=True):
+            leftover.rmdir() if leftover.is_dir() else leftover.unlink()
+        (target / "vm").rmdir()
+
+    def golden(self, spec: Spec) -> Snapshot:
+        """Return the fresh machine, saved while running, for `spec`; memory images fit one QEMU and one processor."""
+        argv = qemu_argv(spec, Places(Path("/d"), Path("/s")), 0, self.accelerator.name)
+        inputs = {
+            "base": self.base.name,
+            "machine": hashlib.sha256("\0".join(argv).encode()).hexdigest(),
+            "banks": spec.banks,
+            "qemu": self.tools.version(),
+            "processor": _processor() if self.accelerator.name == "kvm" else "emulated",
+        }
+        entry = self._store.entry("golden", inputs, lambda at: self._build_golden(at, spec), sync=False)
+        return Snapshot.load(entry / "fresh")
+
+    def _build_golden(self, target: Path, spec: Spec) -> None:
+        self._progress.say("Starting the fresh machine")
+        vm = self.vm(target / "vm", ALIAS, self.base / "host_keys")
+        vm.prepare(self.base / "disk.qcow2", spec, firmware=self.base / "vars.fd")
+        vm.start(spec, self.accelerator, self._dirs.sockets)
+        try:
+            self._progress.say(f"Answers by ssh after {vm.wait_ssh():.0f} s; waiting until it has settled")
+            vm.settle()
+            self._progress.say("Saving it as the golden machine")
+            snapshot.save(vm, target / "fresh", target / "layers")
+        finally:
+            vm.stop()
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
