@@ -29,13 +29,18 @@ class ActionModule(ActionBase):
         task_vars = task_vars or {}
         _, args = self.validate_argument_spec(
             argument_spec={
-                "path": {"type": "path", "required": True},
+                "path": {"type": "path"},
+                "conclude": {"type": "dict"},
                 "phase": {"type": "str", "choices": list(definition.PHASES), "default": "verify"},
                 "waivers": {"type": "list", "elements": "dict", "default": []},
                 "enforce": {"type": "bool", "default": True},
                 "root": {"type": "path", "default": "/"},
-            }
+            },
+            required_one_of=[["path", "conclude"]],
+            mutually_exclusive=[["path", "conclude"]],
         )
+        if args["conclude"] is not None:
+            return result | _conclude(args["conclude"])
         folder = Path(args["path"])
         role = folder.resolve().parent.name
         checks = self._load(folder)
@@ -67,12 +72,8 @@ class ActionModule(ActionBase):
             for check in content:
                 faults += definition.faults_of_shape(str(file), check)
                 loaded.append((str(file), check))
-        seen: set[str] = set()
-        for name, check in loaded:
-            key = str(check["id"]) if isinstance(check, Mapping) and "id" in check else None
-            if key in seen:
-                faults.append(definition.Fault(name, str(key), "the id is used twice", "give each check its own id"))
-            seen.add(str(key))
+        _refuse(faults)
+        faults = definition.faults_of_order(loaded)
         _refuse(faults)
         return loaded
 
@@ -125,15 +126,21 @@ class ActionModule(ActionBase):
         summary = summarise(results)
         before = (task_vars.get("ansible_facts") or {}).get(FACT) or {}
         mine = {"results": results, "summary": summary}
-        outcome = {
-            "changed": False,
-            "results": results,
-            "summary": summary,
-            "ansible_facts": {FACT: dict(before) | {role: mine}},
-        }
+        outcome = {"changed": False, "results": results, "summary": summary}
         if enforce and failures(results):
-            outcome |= {"failed": True, "msg": explain(results)}
-        return outcome
+            return outcome | {"failed": True, "msg": explain(results)}
+        return outcome | {"ansible_facts": {FACT: dict(before) | {role: mine}}}
+
+
+def _conclude(by_role: Mapping[str, Any]) -> dict[str, Any]:
+    """Judge what all roles found. Nothing found at all is a failure: it would be a proof of nothing."""
+    results = [entry for role in by_role.values() for entry in role["results"]]
+    outcome: dict[str, Any] = {"changed": False, "summary": summarise(results)}
+    if not results:
+        return outcome | {"failed": True, "msg": "no check was evaluated: nothing is proved"}
+    if failures(results):
+        return outcome | {"failed": True, "results": failures(results), "msg": explain(results)}
+    return outcome
 
 
 def _refuse(faults: list[definition.Fault]) -> None:

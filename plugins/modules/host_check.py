@@ -43,6 +43,11 @@ options:
     description: Fails once, with every finding and its cure, when a check failed.
     type: bool
     default: true
+  conclude:
+    description:
+      - Instead of I(path), the fact C(kosmos_check_results). Fails once with the findings of all roles, and when there
+        are no results at all. Runs on the controller only.
+    type: dict
   root:
     description: The folder that stands for C(/). For tests.
     type: path
@@ -93,6 +98,7 @@ ARGUMENTS = {
     "phase": {"type": "str", "choices": ["preflight", "verify", "clean"], "default": "verify"},
     "waivers": {"type": "list", "elements": "dict", "default": []},
     "enforce": {"type": "bool", "default": True},
+    "conclude": {"type": "dict"},
     "root": {"type": "path", "default": "/"},
     "batch": {"type": "list", "elements": "dict", "default": []},
     "reference_time": {"type": "float"},

@@ -17,7 +17,7 @@ from ansible_collections.kosmos.appliance.plugins.module_utils.checks.probes imp
 PHASES = ("preflight", "verify", "clean")
 SEVERITIES = ("low", "medium", "high", "critical")
 REQUIRED = ("id", "title", "severity", "probe", "needed", "cure", "refs")
-OPTIONAL = ("phase", "when", "skip_reason")
+OPTIONAL = ("phase", "when", "skip_reason", "requires")
 ID = re.compile(r"[a-z][a-z0-9]*(\.[a-z0-9][a-z0-9_-]*){2,}")
 TYPES: Mapping[str, tuple[type, ...]] = {
     "str": (str,),
@@ -56,6 +56,21 @@ def faults_of_shape(file: str, check: Any) -> list[Fault]:
     for key, allowed, default in (("phase", PHASES, "verify"), ("severity", SEVERITIES, "low")):
         if check.get(key, default) not in allowed:
             faults.append(Fault(file, name, f"{key} is {check[key]!r}", f"use one of {', '.join(allowed)}"))
+    return faults
+
+
+def faults_of_order(checks: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Fault]:
+    """Return the faults between the checks of one role, given as (file, check): double ids, unknown prerequisites."""
+    faults: list[Fault] = []
+    seen: dict[str, str] = {}
+    for file, check in checks:
+        name, required, phase = str(check.get("id")), check.get("requires"), check.get("phase", "verify")
+        if name in seen:
+            faults.append(Fault(file, name, "the id is used twice", "give each check its own id"))
+        if required is not None and seen.get(required) != phase:
+            cure = "name a check of the same phase that stands earlier"
+            faults.append(Fault(file, name, f"requires {required!r}, which is not before it", cure))
+        seen[name] = phase
     return faults
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from ansible_collections.kosmos.appliance.plugins.module_utils.checks.definition import complete
 from ansible_collections.kosmos.appliance.plugins.module_utils.checks.matchers import MatchError, matches
-from ansible_collections.kosmos.appliance.plugins.module_utils.checks.model import SHOWN_LIMIT, Found, Host
+from ansible_collections.kosmos.appliance.plugins.module_utils.checks.model import SHOWN_LIMIT, Found, Host, ProbeError
 from ansible_collections.kosmos.appliance.plugins.module_utils.checks.probes import KINDS
+from ansible_collections.kosmos.appliance.plugins.module_utils.trust.eventlog import EventLogError
+from ansible_collections.kosmos.appliance.plugins.module_utils.trust.tpm import TpmError
 
 SHOWN_ITEMS = 20
 
@@ -20,7 +22,18 @@ def evaluate(batch: Iterable[Mapping[str, Any]], host: Host) -> list[dict[str, A
     A check of the batch is a definition with rendered values, plus `role`, optionally `waiver`
     ({reason, expires, expired}) and `skipped` (bool) with `reason`. Never raises: a probe that does is a failed check.
     """
-    return [_evaluate_one(check, host) for check in batch]
+    results: dict[str, dict[str, Any]] = {}
+    for check in batch:
+        results[check["id"]] = _evaluate_one(_unless_pointless(check, results), host)
+    return list(results.values())
+
+
+def _unless_pointless(check: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Skip a check whose prerequisite does not hold: one cause is one finding."""
+    required = check.get("requires")
+    if check.get("skipped") or required is None or (required in results and results[required]["pass"]):
+        return check
+    return dict(check) | {"skipped": True, "reason": f"{required} does not hold"}
 
 
 def _evaluate_one(check: Mapping[str, Any], host: Host) -> dict[str, Any]:
@@ -55,8 +68,10 @@ def _look(check: Mapping[str, Any], host: Host) -> tuple[Found, bool]:
         return found, matches(found.value, check["needed"])
     except MatchError as error:
         return Found(found.value, f"{found.evidence}; cannot be compared: {error}"), False
+    except (ProbeError, TpmError, EventLogError) as error:
+        return Found(None, f"cannot be read: {' '.join(str(error).split())}"), False
     except Exception as error:  # a probe's bug or a host's surprise is a finding about this one check
-        return Found(None, f"the probe failed: {type(error).__name__}: {error}"), False
+        return Found(None, f"the probe failed: {type(error).__name__}: {' '.join(str(error).split())}"), False
 
 
 def _waived(waiver: Mapping[str, Any] | None, passed: bool) -> dict[str, Any]:

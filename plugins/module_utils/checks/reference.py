@@ -30,6 +30,7 @@ A check is one entry of a YAML list in `roles/<role>/checks/*.yml`:
   refs: [CIS 2.3.3.3]               # the controls it answers; [] when none
   when: "{{{{ host_base_time_offline }}}}" # optional; false lists the check as skipped
   skip_reason: The appliance has no NTP server.   # optional; what the list then says
+  requires: host.time.installed     # optional; skipped unless that earlier check of this role and phase passes
 ```
 
 Every value may hold Jinja over the role's variables. A list or number stays a list or number when the template is the

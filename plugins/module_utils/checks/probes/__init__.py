@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ansible_collections.kosmos.appliance.plugins.module_utils.checks.model import Kind
 from ansible_collections.kosmos.appliance.plugins.module_utils.checks.probes import (
     accounts,
+    apt,
     clock,
     confinement,
     files,
@@ -26,6 +27,7 @@ KINDS: Mapping[str, Kind] = {
     **kernel.KINDS,
     **hardware.KINDS,
     **system.KINDS,
+    **apt.KINDS,
     **storage.KINDS,
     **network.KINDS,
     **clock.KINDS,

@@ -8,8 +8,20 @@ from typing import Any
 
 from ansible_collections.kosmos.appliance.plugins.module_utils.checks.model import Arg, Found, Host, Kind, ProbeError
 
-#: Files that a running system keeps touching: their newest time is a floor for a true clock.
-WITNESSES = ("/var/lib/dpkg/status", "/var/lib/systemd/timers", "/var/log", "/var/lib/apt/lists", "/etc", "/var/lib")
+#: What a running system keeps touching. Three of them must agree: one short step of the clock leaves a few stamps in
+#: the future, a clock that went back years has nearly all of them there.
+WITNESSES = (
+    "/boot",
+    "/etc",
+    "/usr/bin",
+    "/var/cache/apt",
+    "/var/lib/apt/lists",
+    "/var/lib/dpkg/info",
+    "/var/lib/dpkg/status",
+    "/var/lib/systemd/timers",
+    "/var/log",
+)
+AGREE = 3
 
 
 def _moment(seconds: float) -> str:
@@ -34,8 +46,8 @@ def clock(host: Host, args: Mapping[str, Any]) -> Found:
             raise ProbeError("the attribute seconds_since needs the argument date")
         floor = dt.datetime.combine(dt.date.fromisoformat(str(args["date"])), dt.time(), dt.UTC).timestamp()
         return Found(round(now - floor), f"host {_moment(now)}, against {args['date']}")
-    newest, witness = max((_changed(host, path), path) for path in WITNESSES)
-    return Found(max(0, round(newest - now)), f"host {_moment(now)}, {witness} changed {_moment(newest)}")
+    newest, witness = sorted(((_changed(host, path), path) for path in WITNESSES), reverse=True)[AGREE - 1]
+    return Found(max(0, round(newest - now)), f"host {_moment(now)}; {witness} and {AGREE - 1} more: {_moment(newest)}")
 
 
 def _changed(host: Host, path: str) -> float:
@@ -49,7 +61,8 @@ KINDS = {
     "time": Kind(
         clock,
         "The clock. `skew_seconds`: distance to the controller's; `seconds_since` a date (negative: before it);"
-        " `behind_disk_seconds`: how far files written earlier lie in the future; `synchronised`: true or false.",
+        " `behind_disk_seconds`: how far in the future files were written (three witnesses);"
+        " `synchronised`: true or false.",
         (
             Arg(
                 "attribute",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.kosmos.appliance.plugins.module_utils.checks.model import Arg, Found, Host, Kind
+from ansible_collections.kosmos.appliance.plugins.module_utils.checks.probes.files import settings
 
 PROFILES = "/sys/kernel/security/apparmor/profiles"
 PROCESS = {"seccomp": "Seccomp", "no_new_privs": "NoNewPrivs", "capabilities": "CapEff"}
@@ -55,11 +56,12 @@ def process(host: Host, args: Mapping[str, Any]) -> Found:
 
 
 def container_engine(host: Host, args: Mapping[str, Any]) -> Found:
-    """Tell the container engines installed, without those that are allowed."""
+    """Tell the container engines installed, without those that are allowed or that we installed."""
+    own = set(settings(host.text(str(args["own_packages"])) or "")) if args["own_packages"] else set()
     found = []
     for name, places in ENGINES.items():
-        place = next((path for path in places if host.path(path).exists()), None)
-        if place and name not in args["allowed"]:
+        there = any(host.path(path).exists() for path in places)
+        if there and name not in args["allowed"] and name not in own:
             found.append(name)
     return Found(found, "programs in /usr/bin, /usr/sbin, /usr/local/bin, /opt, /snap/bin")
 
@@ -86,7 +88,10 @@ KINDS = {
     "container_engine": Kind(
         container_engine,
         "List of container engines installed.",
-        (Arg("allowed", "names that do not count", type="list", default=[]),),
+        (
+            Arg("allowed", "names that do not count", type="list", default=[]),
+            Arg("own_packages", "file with names of packages that do not count, one a line", default=None),
+        ),
         rooted=True,
     ),
 }

@@ -1,9 +1,8 @@
-"""Probes over the running system: units, packages, commands, sshd, the package manager's state."""
+"""Probes over the running system: units, commands, the SSH server."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,8 +15,6 @@ from ansible_collections.kosmos.appliance.plugins.module_utils.checks.model impo
     ProbeError,
 )
 from ansible_collections.kosmos.appliance.plugins.module_utils.checks.probes.files import pick, settings
-
-LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock")
 
 
 def _answer(done: Completed, argv: list[str], wanted: tuple[int, ...] = (0,)) -> str:
@@ -37,37 +34,6 @@ def unit(host: Host, args: Mapping[str, Any]) -> Found:
     if properties.get("LoadState") == "not-found" and wanted != "LoadState":
         return Found(None, f"{evidence} (no such unit)")
     return Found(properties.get(wanted), evidence)
-
-
-def package(host: Host, args: Mapping[str, Any]) -> Found:
-    """Tell the installed version of a Debian package; absent when it is not fully installed."""
-    version = host.once("dpkg", lambda: _installed(host)).get(str(args["name"]))
-    return Found(version, f"/var/lib/dpkg/status: {args['name']}")
-
-
-def _stanzas(host: Host) -> list[dict[str, str]]:
-    text = host.data("/var/lib/dpkg/status", limit=64 * 1024 * 1024) or b""
-    return [
-        dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line and not line.startswith(" "))
-        for stanza in text.decode("utf-8", "replace").split("\n\n")
-    ]
-
-
-def _installed(host: Host) -> dict[str, str]:
-    rows = host.once("dpkg-stanzas", lambda: _stanzas(host))
-    good = (row for row in rows if row.get("Status", "").split()[-1:] == ["installed"])
-    return {row["Package"]: row.get("Version", "") for row in good}
-
-
-def packages(host: Host, args: Mapping[str, Any]) -> Found:
-    """Tell the packages that dpkg left half done, or those of the list that are missing."""
-    rows = host.once("dpkg-stanzas", lambda: _stanzas(host))
-    if args["attribute"] == "half_done":
-        settled = {"installed", "config-files", "not-installed"}
-        broken = [row["Package"] for row in rows if row.get("Status", "x").split()[-1] not in settled]
-        return Found(sorted(broken), "/var/lib/dpkg/status")
-    known = host.once("dpkg", lambda: _installed(host))
-    return Found(sorted(name for name in args["names"] if name not in known), "/var/lib/dpkg/status")
 
 
 def command(host: Host, args: Mapping[str, Any]) -> Found:
@@ -104,22 +70,6 @@ def sshd(host: Host, args: Mapping[str, Any]) -> Found:
     return Found(value, f"{' '.join(argv)}: {args['keyword']}")
 
 
-def apt_lock(host: Host, args: Mapping[str, Any]) -> Found:  # noqa: ARG001 - every probe has this shape
-    """Tell which process holds a lock of apt or dpkg: "name (pid N) holds PATH", or absent."""
-    rows = [line.split() for line in (host.text("/proc/locks") or "").splitlines()]
-    for path in LOCKS:
-        try:
-            status = host.path(path).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-        for row in rows:
-            if len(row) > 5 and row[1] != "->" and row[5] == device:
-                name = (host.text(f"/proc/{row[4]}/comm") or "a process").strip()
-                return Found(f"{name} (pid {row[4]}) holds {path}", "/proc/locks")
-    return Found(None, f"/proc/locks: nobody holds {', '.join(LOCKS)}")
-
-
 NAME = Arg("name", "name", required=True)
 KINDS = {
     "unit": Kind(
@@ -127,16 +77,6 @@ KINDS = {
         "A property of a systemd unit (absent when there is no such unit).",
         (NAME, Arg("property", "as in systemctl show", default="ActiveState")),
         rooted=False,
-    ),
-    "package": Kind(package, "The installed version of a Debian package.", (NAME,), rooted=True),
-    "packages": Kind(
-        packages,
-        "A list of package names: those left half done, or those of `names` that are not installed.",
-        (
-            Arg("attribute", "what to tell", required=True, choices=("half_done", "missing")),
-            Arg("names", "packages that should be there (for missing)", type="list", default=[]),
-        ),
-        rooted=True,
     ),
     "command": Kind(
         command,
@@ -158,5 +98,4 @@ KINDS = {
         ),
         rooted=False,
     ),
-    "apt_lock": Kind(apt_lock, "Who holds a lock of apt or dpkg; absent when nobody.", (), rooted=True),
 }
