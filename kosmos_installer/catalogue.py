@@ -1,7 +1,7 @@
 """The checks of all roles, read from roles/*/checks/*.yml without a host: what there is, how bad, and the cure.
 
-Only what a list needs is judged here; probes, their arguments and operators are judged by the engine that evaluates them
-(plugins/module_utils/checks).
+Only what a list needs is judged here; probes, their arguments and operators are judged by the engine that evaluates
+them (plugins/module_utils/checks).
 """
 
 from __future__ import annotations

@@ -84,7 +84,8 @@ def _judge(document: Document, surroundings: Surroundings) -> Appliance | None:
         if path not in EXPIRED and yaml_file.dotted(path) not in wrong:
             explain.note(document, detail, ApplianceFile)
     broken = frozenset(str(detail["loc"][1]) for detail in errors if len(detail["loc"]) > 1)
-    for finding in rules.findings(appliance, surroundings.today, surroundings.check_ids, broken):
+    case = rules.Case(appliance, surroundings.today, surroundings.check_ids)
+    for finding in rules.findings(case, broken):
         document.problem(finding.path, finding.reason, finding.found, finding.wanted)
     return appliance
 

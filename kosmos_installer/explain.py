@@ -45,7 +45,7 @@ def note(document: Document, error: ErrorDetails, model: type[BaseModel]) -> Non
         keys = names(place.owner)
         document.problem(path, f"This key is not known.{did_you_mean(str(path[-1]), keys)}", wanted=one_of(keys))
     elif kind == "literal_error":
-        allowed = _choices(place)
+        allowed = choices(place.field)
         document.problem(
             path, f"This value is not allowed.{did_you_mean(value, allowed)}", shown(value), one_of(allowed)
         )
@@ -113,8 +113,9 @@ def _wanted(place: Place) -> str:
     return f"{place.field.description}{example}"
 
 
-def _choices(place: Place) -> list[str]:
-    annotation = _inner(place.field.annotation) if place.field else None
+def choices(field: FieldInfo | None) -> list[str]:
+    """The allowed words of a field that has a fixed set of them; else none."""
+    annotation = _inner(field.annotation) if field else None
     return [str(choice) for choice in get_args(annotation)] if get_origin(annotation) is Literal else []
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
@@ -34,70 +34,70 @@ class Finding:
     wanted: str = ""
 
 
-def findings(
-    appliance: Appliance, today: date, check_ids: Callable[[], frozenset[str]], broken: frozenset[str] = frozenset()
-) -> list[Finding]:
-    """Every broken rule. today: date in UTC.  check_ids: asked only when there are waivers.
+@dataclass(frozen=True)
+class Case:
+    """What is judged. today: date in UTC.  check_ids: asked only when there are waivers."""
 
-    broken: sections whose values cannot be judged; rules that read one of them are left out.
-    """
-    rules: tuple[tuple[set[str], Iterable[Finding]], ...] = (
-        ({"operator"}, _operator(appliance)),
-        ({"timezone"}, _timezone(appliance)),
-        ({"management"}, _allowed(appliance)),
-        ({"management", "network"}, _trunk(appliance)),
-        ({"time"}, _time(appliance)),
-        ({"network"}, _zone_addresses(appliance)),
-        ({"network", "management"}, _zone_networks(appliance)),
-        ({"network"}, _zone_identity(appliance)),
-        ({"network"}, _flows(appliance)),
-        ({"profile", "gvisor", "hardware"}, _profile(appliance)),
-        ({"waivers"}, _waivers(appliance, today, check_ids)),
-    )
-    found = [finding for sections, broken_rules in rules if not sections & broken for finding in broken_rules]
+    appliance: Appliance
+    today: date
+    check_ids: Callable[[], frozenset[str]]
+
+
+Rule: TypeAlias = Callable[[Case], Iterator[Finding]]
+
+
+def findings(case: Case, broken: frozenset[str] = frozenset()) -> list[Finding]:
+    """Every broken rule. broken: sections that cannot be judged; rules that read one of them are left out."""
+    found = [finding for rule, sections in RULES.items() if not sections & broken for finding in rule(case)]
     return [Finding(("kosmos", *finding.path), finding.reason, finding.found, finding.wanted) for finding in found]
 
 
-def _operator(appliance: Appliance) -> Iterator[Finding]:
-    if appliance.operator.user == "root":
+def _operator(case: Case) -> Iterator[Finding]:
+    """The operator is not root."""
+    if case.appliance.operator.user == "root":
         reason = "root may not log in over SSH once the host is hardened."
         yield Finding(("operator", "user"), reason, "root", "An ordinary account with an SSH key and sudo.")
 
 
-def _timezone(appliance: Appliance) -> Iterator[Finding]:
+def _timezone(case: Case) -> Iterator[Finding]:
+    """The time zone exists."""
     zones = available_timezones()
-    if zones and appliance.timezone not in zones:  # a slim container may have no time zone data
-        reason = f"This time zone is not known.{did_you_mean(appliance.timezone, sorted(zones))}"
-        yield Finding(("timezone",), reason, appliance.timezone, "For instance: Europe/Zurich")
+    if zones and case.appliance.timezone not in zones:  # a slim container may have no time zone data
+        reason = f"This time zone is not known.{did_you_mean(case.appliance.timezone, sorted(zones))}"
+        yield Finding(("timezone",), reason, case.appliance.timezone, "For instance: Europe/Zurich")
 
 
-def _allowed(appliance: Appliance) -> Iterator[Finding]:
-    for number, network in enumerate(appliance.management.allowed_cidrs):
+def _allowed(case: Case) -> Iterator[Finding]:
+    """SSH is never open to every network."""
+    for number, network in enumerate(case.appliance.management.allowed_cidrs):
         if network.prefixlen == 0:
             path = ("management", "allowed_cidrs", number)
             reason = "This is everybody: SSH would be open to every network that reaches the host."
             yield Finding(path, reason, str(network), "The networks that operators work from.")
 
 
-def _trunk(appliance: Appliance) -> Iterator[Finding]:
-    interface, trunk = appliance.management.interface, appliance.network.trunk
-    vlans = {f"vlan{zone.vlan}" for zone in appliance.network.zones}
+def _trunk(case: Case) -> Iterator[Finding]:
+    """The management interface is neither the trunk nor a VLAN on it."""
+    interface, trunk = case.appliance.management.interface, case.appliance.network.trunk
+    vlans = {f"vlan{zone.vlan}" for zone in case.appliance.network.zones}
     if interface == trunk or interface.startswith(trunk + ".") or interface in vlans:
         reason = f"The management interface is inside the trunk {trunk}: agents would share the operator's wire."
         yield Finding(("management", "interface"), reason, interface, "Another network interface than the trunk.")
 
 
-def _time(appliance: Appliance) -> Iterator[Finding]:
-    if appliance.time.offline and appliance.time.servers:
+def _time(case: Case) -> Iterator[Finding]:
+    """There are time servers, or `offline` says that none is reachable."""
+    if case.appliance.time.offline and case.appliance.time.servers:
         reason = "Offline means that no server is reachable, but servers are named."
         yield Finding(("time", "offline"), reason, "true", "offline: false, or servers: []")
-    if not appliance.time.offline and not appliance.time.servers:
+    if not case.appliance.time.offline and not case.appliance.time.servers:
         reason = "There is no source of time: certificates and logs need the right one."
         yield Finding(("time",), reason, "", "servers: [ntp1.example.org], or offline: true")
 
 
-def _zone_addresses(appliance: Appliance) -> Iterator[Finding]:
-    for number, zone in enumerate(appliance.network.zones):
+def _zone_addresses(case: Case) -> Iterator[Finding]:
+    """The host's address in a zone is one that a host can have there; IPv6 comes with network and address."""
+    for number, zone in enumerate(case.appliance.network.zones):
         path: KeyPath = ("network", "zones", number)
         if (zone.cidr6 is None) != (zone.address6 is None):
             key = "cidr6" if zone.cidr6 is None else "address6"
@@ -126,11 +126,12 @@ def _misplaced(network: AnyNetwork, address: AnyAddress) -> Iterator[str]:
         yield "This is the broadcast address." if network.version == 4 else "This is the network's last address."
 
 
-def _zone_networks(appliance: Appliance) -> Iterator[Finding]:
-    for number, zone in enumerate(appliance.network.zones):
+def _zone_networks(case: Case) -> Iterator[Finding]:
+    """Zones overlap neither each other, nor a management network, nor the cluster's networks, and have room."""
+    for number, zone in enumerate(case.appliance.network.zones):
         for network, _, suffix in _own(zone):
             path: KeyPath = ("network", "zones", number, "cidr" + suffix)
-            for reason in _clashes(appliance, number, network):
+            for reason in _clashes(case.appliance, number, network):
                 yield Finding(path, reason, str(network), "A network of its own, for instance 10.0.3.0/24")
             if network.prefixlen > network.max_prefixlen - 2:
                 reason = "The zone is too small: it needs the host and at least one other address."
@@ -158,8 +159,9 @@ def _overlap(one: AnyNetwork, other: AnyNetwork) -> bool:
     return isinstance(other, IPv6Network) and one.overlaps(other)
 
 
-def _zone_identity(appliance: Appliance) -> Iterator[Finding]:
-    zones = appliance.network.zones
+def _zone_identity(case: Case) -> Iterator[Finding]:
+    """Zones have names and VLANs of their own, and the two of the built-in zone matrix are there."""
+    zones = case.appliance.network.zones
     yield from _twice([zone.name for zone in zones], "name", "Each zone has a name of its own.")
     yield from _twice([zone.vlan for zone in zones], "vlan", "Each zone has a VLAN of its own.")
     names = [zone.name for zone in zones]
@@ -182,9 +184,10 @@ def _twice(values: Sequence[Any], key: str, wanted: str) -> Iterator[Finding]:
             yield Finding(("network", "zones", number, key), reason, str(value), wanted)
 
 
-def _flows(appliance: Appliance) -> Iterator[Finding]:
-    zones = [zone.name for zone in appliance.network.zones]
-    for number, flow in enumerate(appliance.network.flows):
+def _flows(case: Case) -> Iterator[Finding]:
+    """Flows speak of zones that exist, and say nothing that a packet filter cannot express."""
+    zones = [zone.name for zone in case.appliance.network.zones]
+    for number, flow in enumerate(case.appliance.network.flows):
         path: KeyPath = ("network", "flows", number)
         places = [("from", flow.source, [*zones, *PLACES]), ("to", flow.to, [*zones, *PLACES]), ("at", flow.at, zones)]
         for key, value, known in places:
@@ -209,22 +212,24 @@ def _contradictions(flow: Flow) -> Iterator[tuple[str, str, str]]:
         yield "to_cidrs", "The addresses of that side are given already.", "No to_cidrs."
 
 
-def _profile(appliance: Appliance) -> Iterator[Finding]:
-    if appliance.profile != "appliance":
+def _profile(case: Case) -> Iterator[Finding]:
+    """Profile `appliance` has enough memory and nothing that is for the lab only."""
+    if case.appliance.profile != "appliance":
         return
-    if appliance.gvisor.source == "debian":
+    if case.appliance.gvisor.source == "debian":
         reason = "Debian's gVisor is for profile lab only: it has no containerd shim and follows no lock."
         yield Finding(("gvisor", "source"), reason, "debian", "source: lock, or profile: lab")
-    memory = appliance.hardware.memory_gib
+    memory = case.appliance.hardware.memory_gib
     if memory is not None and memory < APPLIANCE_MEMORY_GIB:
         reason = f"Profile appliance needs {APPLIANCE_MEMORY_GIB} GiB of memory."
         yield Finding(("hardware", "memory_gib"), reason, str(memory), "A larger machine, or profile: lab")
 
 
-def _waivers(appliance: Appliance, today: date, check_ids: Callable[[], frozenset[str]]) -> Iterator[Finding]:
-    known = check_ids() if appliance.waivers else frozenset()
+def _waivers(case: Case) -> Iterator[Finding]:
+    """A waiver names one check that exists, and has not expired."""
+    known = case.check_ids() if case.appliance.waivers else frozenset()
     seen: set[str] = set()
-    for number, waiver in enumerate(appliance.waivers):
+    for number, waiver in enumerate(case.appliance.waivers):
         path: KeyPath = ("waivers", number)
         if waiver.id not in known:
             reason = f"There is no such check.{did_you_mean(waiver.id, sorted(known))}"
@@ -232,8 +237,24 @@ def _waivers(appliance: Appliance, today: date, check_ids: Callable[[], frozense
         if waiver.id in seen:
             yield Finding((*path, "id"), "This check is waived twice.", waiver.id, "Keep one of them.")
         seen.add(waiver.id)
-        if waiver.expires < today:
-            reason = f"The waiver has expired; today is {today}."
+        if waiver.expires < case.today:
+            reason = f"The waiver has expired; today is {case.today}."
             yield Finding(
                 (*path, "expires"), reason, str(waiver.expires), f"Meet the check {waiver.id}, or decide anew."
             )
+
+
+#: Each rule, and the sections that it reads.
+RULES: dict[Rule, frozenset[str]] = {
+    _operator: frozenset({"operator"}),
+    _timezone: frozenset({"timezone"}),
+    _allowed: frozenset({"management"}),
+    _trunk: frozenset({"management", "network"}),
+    _time: frozenset({"time"}),
+    _zone_addresses: frozenset({"network"}),
+    _zone_networks: frozenset({"network", "management"}),
+    _zone_identity: frozenset({"network"}),
+    _flows: frozenset({"network"}),
+    _profile: frozenset({"profile", "gvisor", "hardware"}),
+    _waivers: frozenset({"waivers"}),
+}
