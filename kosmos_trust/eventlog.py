@@ -163,6 +163,8 @@ def parse_systemd_log(text: str) -> list[Event]:
     for number, record in enumerate(filter(str.strip, text.split(RECORD_SEPARATOR)), start=1):
         try:
             content = json.loads(record)
+            if not isinstance(content, dict):
+                raise TypeError("not an object")
             if "pcr" not in content:
                 continue
             pcr = content["pcr"]

@@ -139,7 +139,7 @@ def _conclude(by_role: Mapping[str, Any]) -> dict[str, Any]:
     if not results:
         return outcome | {"failed": True, "msg": "no check was evaluated: nothing is proved"}
     if failures(results):
-        return outcome | {"failed": True, "results": failures(results), "msg": explain(results)}
+        return outcome | {"failed": True, "msg": explain(results)}
     return outcome
 
 
