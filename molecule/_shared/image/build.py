@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Build the image of the role test bed unless it is there, and print its name.
 
-A Debian 13 machine with systemd and sshd, in which the roles' packages are installed. The name carries a hash of everything that goes
-in (package lists, files, this program, the week), so an unchanged bed is built once. Needs no venv.
+A Debian 13 machine with systemd and sshd, in which the roles' packages are installed. The name carries a hash of all
+that goes in (package lists, files, this program, the week), so an unchanged bed is built once. Needs no venv.
 """
 
 from __future__ import annotations

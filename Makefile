@@ -1,0 +1,48 @@
+# The few commands of the project; each says what it does. `make` alone lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
+
+setup: $(VENV)/.ready ## make the Python environment in .venv from the lock (hashes checked)
+
+$(VENV)/.ready: requirements-dev.lock pyproject.toml
+	tools/make-venv $(VENV)
+	@touch $@
+
+packages: setup ## install the Debian packages that the tests and the lab need (root or sudo; says which)
+	tools/install-debian-packages roles lab
+
+lint: setup ## ruff, mypy, yamllint, ansible-lint, syntax check
+	tools/run_stages.py lint
+
+test: setup ## everything: lint, unit tests on each Python here, role scenarios, appliance in a VM
+	tools/run_stages.py all
+
+test-unit: setup ## unit tests on the main Python
+	tools/run_stages.py unit
+
+test-roles: setup ## each role in a systemd container
+	tools/run_stages.py roles
+
+test-appliance: setup ## the whole appliance in the lab VM
+	tools/run_stages.py appliance
+
+lab: setup ## from nothing to a proven appliance in a VM: up, apply, reboot, verify
+	tools/install-debian-packages lab
+	tools/lab-tour
+
+bench: setup ## time the no-op apply in the finished lab, write docs/reference/performance.md
+	tools/bench
+
+docs: setup ## regenerate everything in docs and READMEs that comes from code
+	tools/generate-docs
+
+lock: setup ## resolve pyproject.toml again into the two lock files
+	tools/lock
+
+.PHONY: help setup packages lint test test-unit test-roles test-appliance lab bench docs lock

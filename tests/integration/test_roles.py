@@ -1,0 +1,69 @@
+"""Every role scenario below molecule/, from a fresh machine to a clean one; by hand: `molecule test -s ROLE`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCENARIOS = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
+IMAGE_BUILDER = ROOT / "molecule/_shared/image/build.py"
+LONGEST_SECONDS = 900
+
+pytestmark = pytest.mark.container
+
+
+@pytest.fixture(scope="session")
+def bed() -> None:
+    """Build the bed's image, or skip and say why this machine runs no containers. A build that fails is a failure."""
+    missing = [name for name in ("podman", "runc", "mmdebstrap", "ssh") if not shutil.which(name)]
+    if missing:
+        pytest.skip(f"missing programs: {', '.join(missing)} (tools/install-debian-packages roles)")
+    if os.geteuid() != 0:
+        pytest.skip("the bed needs root: systemd as PID 1 with mounts and a network of its own")
+    built = subprocess.run([sys.executable, IMAGE_BUILDER], check=False, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    probe = [
+        "podman", "run", "--rm", "--runtime", "runc", "--network", "none", "--ulimit", "nofile=1024:1024",
+        "--ulimit", "nproc=1024:1024", built.stdout.strip(), "/bin/true",
+    ]  # fmt: skip
+    ran = subprocess.run(probe, check=False, capture_output=True, text=True)
+    if ran.returncode:
+        pytest.skip(f"podman with runc starts no container here: {ran.stderr.strip().splitlines()[-1]}")
+
+
+@pytest.mark.timeout(LONGEST_SECONDS + 60)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_role(scenario: str, bed: None) -> None:
+    """The role's whole scenario passes, every step of it really ran, and nothing of it stays behind."""
+    molecule = [Path(sys.executable).with_name("molecule"), "test", "--scenario-name", scenario]
+    environment = {
+        **os.environ,
+        "NO_COLOR": "1",
+        "COLUMNS": "160",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    ran = subprocess.run(
+        molecule, cwd=ROOT, env=environment, check=False, timeout=LONGEST_SECONDS,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    output = re.sub(r"\x1b\[[0-9;]*m", "", ran.stdout)
+    assert ran.returncode == 0, f"molecule test -s {scenario}\n{told(output)}"
+    steps = re.findall(rf"^{scenario} ➜ (\w+): Executed: (.+)$", output, re.MULTILINE)
+    assert [name for name, _ in steps].count("verify") == 2, output
+    assert {result for _, result in steps} == {"Successful"}, steps
+
+
+def told(output: str) -> str:
+    """Return the part of Molecule's output in which something failed, or its end."""
+    lines = [line for line in output.splitlines() if line.strip(" │")]
+    first = next(
+        (n for n, line in enumerate(lines) if re.search(r"fatal:|\[ERROR\]|FAILED|CRITICAL", line)), len(lines) - 60
+    )
+    return "\n".join(lines[max(first - 15, 0) : first + 80])
