@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from kosmos_installer import console
 from kosmos_installer.errors import ExitCode, KosmosError
+from kosmos_installer.paths import ansible_tree
 
-if TYPE_CHECKING:
-    from .lab import Lab
+from . import inventory, packages
+from .lab import Lab
+from .machine import Spec
+from .progress import Progress, Silence
 
 app = typer.Typer(
     help="The same appliance in a virtual machine with UEFI and a TPM 2.0.",
@@ -28,9 +32,9 @@ _WORDS = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
 def _lab(name: str, *, quiet: bool = False) -> Lab:
-    from .lab import Lab
-    from .progress import Progress, Silence
 
+    # `kill PID` ends a build like Ctrl-C does: what it has started is ended, what it has half built is removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     return Lab(name, progress=Silence() if quiet else Progress())
 
 
@@ -62,10 +66,6 @@ def up(
     quiet: Quiet = False,
 ) -> None:
     """Start a fresh Debian 13 machine; what it is made from is built the first time and kept in the cache."""
-    from kosmos_installer.paths import ansible_tree
-
-    from . import inventory, packages
-    from .machine import Spec
 
     packages.require()
     lab = _lab(name, quiet=quiet)
@@ -97,7 +97,6 @@ def ssh(name: Name = "lab") -> None:
 @app.command()
 def reset(name: Name = "lab", as_json: Json = False, quiet: Quiet = False) -> None:
     """Return to the fresh machine in seconds."""
-    from . import packages
 
     packages.require()
     lab = _lab(name, quiet=quiet)
@@ -128,7 +127,6 @@ def down(
 @app.command(name="packages")
 def list_packages(as_json: Json = False) -> None:
     """Print the Debian packages that this machine lacks for the lab, one a line; nothing when it has all."""
-    from . import packages
 
     names = packages.missing()
     if as_json:

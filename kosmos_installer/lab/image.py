@@ -35,7 +35,7 @@ def bootstrap_argv(
     return [
         "mmdebstrap",
         f"--variant={variant}",
-        "--skip=download/empty",
+        "--skip=download/empty,cleanup/reproducible",
         "--dpkgopt=force-unsafe-io",  # the archive is synced once, when it is complete
         *(f"--aptopt={line.rstrip(';')}" for line in settings),
         f"--include={','.join(packages)}",
@@ -47,9 +47,14 @@ def bootstrap_argv(
 
 
 def _bootstrap(argv: list[str], log: Path) -> None:
-    with log.open("w") as handle:
-        done = subprocess.run(argv, stdout=handle, stderr=subprocess.STDOUT, check=False)
-    if done.returncode != 0:
+    with log.open("w") as handle, subprocess.Popen(argv, stdout=handle, stderr=subprocess.STDOUT) as child:
+        try:
+            code = child.wait()
+        except BaseException:
+            child.terminate()  # it removes its own scratch tree, which takes until its current step has ended
+            child.wait()
+            raise
+    if code != 0:
         text = log.read_text(errors="replace")
         unreachable = any(sign in text for sign in ("Failed to fetch", "Could not resolve", "Unable to connect"))
         errors = [line for line in text.splitlines() if line.startswith(("E:", "W:"))][-6:]
@@ -74,7 +79,7 @@ def build_tools(target: Path, mirror: Mirror, progress: Progress) -> None:
         # Ownership plays no part here, so an ordinary user can unpack it; the archive is our own work.
         for member in members:
             member.uid, member.gid, member.uname, member.gname = 0, 0, "", ""
-        tar.extractall(tree, members, numeric_owner=True, filter="fully_trusted")
+        tar.extractall(tree, members, numeric_owner=True, filter="fully_trusted")  # noqa: S202 - apt verified it
     packed.unlink()
 
 

@@ -134,11 +134,11 @@ def forward(trunk: socket.socket, machine: str, taps: dict[int, int]) -> None:
         while True:
             for key, _ in selector.select():
                 # A full queue or a machine that is off loses the frame, as on a wire.
-                with contextlib.suppress(BlockingIOError, ConnectionRefusedError, FileNotFoundError, OSError):
+                with contextlib.suppress(OSError):
                     if key.data is None:
-                        vlan, frame = untag(trunk.recv(_LARGEST_FRAME))
-                        if vlan in taps:
-                            os.write(taps[vlan], frame)
+                        found, frame = untag(trunk.recv(_LARGEST_FRAME))
+                        if found is not None and found in taps:
+                            os.write(taps[found], frame)
                     else:
                         trunk.sendto(tag(os.read(key.fd, _LARGEST_FRAME), key.data), machine)
 
@@ -146,7 +146,8 @@ def forward(trunk: socket.socket, machine: str, taps: dict[int, int]) -> None:
 def main(argv: list[str]) -> None:
     """`python -m kosmos_installer.lab.peer MACHINE_SOCKET OWN_SOCKET READY_FILE`; READY_FILE gets {vlan: pid}."""
     machine, own, ready = argv
-    holders, taps = {}, {}
+    holders: dict[str, int] = {}
+    taps: dict[int, int] = {}
     for zone in ZONES:
         holders[str(zone.vlan)], taps[zone.vlan] = start_zone(zone)
     trunk = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

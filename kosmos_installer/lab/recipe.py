@@ -33,6 +33,9 @@ FINISH = """
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 printf 'grub-efi-amd64 grub2/force_efi_extra_removable boolean true\\n' | debconf-set-selections
+# "Targeted" in the installer's words: an initrd of 11 instead of 36 MB, ten seconds less in each emulated boot.
+echo MODULES=dep > /etc/initramfs-tools/conf.d/driver-policy
+update-initramfs -u
 grub-install --target=x86_64-efi --efi-directory=/boot/efi --force-extra-removable
 update-grub
 apt-get -q update
@@ -115,5 +118,6 @@ def hooks(overlay_tar: str) -> tuple[str, ...]:
         f'install -d -m 0700 "$1{home}/.ssh"; mkdir -p "$1/boot/efi"',
         f"tar-in {overlay_tar} /",
         f'chroot "$1" chown -R {OPERATOR}:users {home}/.ssh',
-        'rm -f "$1/etc/apt/apt.conf.d/99mmdebstrap" "$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap" "$1/etc/resolv.conf"',
+        'rm -f "$1"/etc/apt/apt.conf.d/99mmdebstrap "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap',
+        'rm -f "$1"/etc/resolv.conf "$1"/var/log/*.log',
     )

@@ -54,19 +54,24 @@ class Ssh:
     config: Path
     alias: str
 
-    def argv(self, *words: str, root: bool = False, terminal: bool = False) -> list[str]:
+    def argv(self, *words: str, root: bool = False) -> list[str]:
         """Return the ssh command line; without words it is an interactive login."""
-        base = ["ssh", "-F", str(self.config), *(["-t"] if terminal else ["-T"]), self.alias]
-        return [*base, "--", remote_command(words, root=root)] if words else ["ssh", "-F", str(self.config), self.alias]
+        base = ["ssh", "-F", str(self.config)]
+        return [*base, "-T", self.alias, "--", remote_command(words, root=root)] if words else [*base, self.alias]
 
     def run(
         self, *words: str, root: bool = False, stdin: str | None = None, timeout_seconds: float = 300.0
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end and return exit code and output; 255 means that ssh itself failed."""
-        argv = self.argv(*words, root=root)
-        given = {"input": stdin} if stdin is not None else {"stdin": subprocess.DEVNULL}
-        return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=timeout_seconds, **given)  # type: ignore[call-overload,no-any-return]
+        return subprocess.run(
+            self.argv(*words, root=root),
+            input=stdin or "",
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_seconds,
+        )
 
     def become(self, *words: str, root: bool = False) -> None:
         """Replace this process by ssh, so that the terminal, signals and the exit code are its own."""
-        os.execvp("ssh", self.argv(*words, root=root))
+        os.execvp("ssh", self.argv(*words, root=root))  # noqa: S606 - no shell is wanted

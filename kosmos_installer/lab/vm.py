@@ -18,7 +18,6 @@ from kosmos_installer.errors import KosmosError
 from . import tpm
 from .accel import Accelerator
 from .machine import Places, Spec, qemu_argv
-from .progress import Progress
 from .qmp import Qmp
 from .ssh import Ssh, config_text, speaks
 from .state import Process, State, stop_all
@@ -45,15 +44,12 @@ def free_port(preferred: int = 0) -> int:
 class Vm:
     """One machine directory. At most one set of processes belongs to it, as `state.json` records."""
 
-    def __init__(
-        self, directory: Path, alias: str, key: Path, host_keys: Path, tools: Tools, progress: Progress
-    ) -> None:
+    def __init__(self, directory: Path, alias: str, key: Path, host_keys: Path, tools: Tools) -> None:
         self.directory = directory
         self.alias = alias
         self.tools = tools
         self._key = key
         self._host_keys = host_keys
-        self._progress = progress
 
     @property
     def state_file(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 from dataclasses import asdict
 from functools import cached_property
@@ -80,7 +81,7 @@ class Workshop:
 
     def vm(self, directory: Path, alias: str, host_keys: Path) -> Vm:
         """Return the machine of `directory`; nothing is started."""
-        return Vm(directory, alias, self.key, host_keys, self.tools, self._progress)
+        return Vm(directory, alias, self.key, host_keys, self.tools)
 
     @cached_property
     def base(self) -> Path:
@@ -116,9 +117,7 @@ class Workshop:
             vm.stop()
         self.tools.run("qemu-img", "commit", "-q", vm.places.disk)
         vm.places.vars.rename(target / "vars.fd")
-        for leftover in sorted((target / "vm").rglob("*"), reverse=True):
-            leftover.rmdir() if leftover.is_dir() else leftover.unlink()
-        (target / "vm").rmdir()
+        shutil.rmtree(target / "vm")
 
     def golden(self, spec: Spec) -> Snapshot:
         """Return the fresh machine, saved while running, for `spec`; memory images fit one QEMU and one processor."""
@@ -145,6 +144,7 @@ class Workshop:
             snapshot.save(vm, target / "fresh", target / "layers")
         finally:
             vm.stop()
+        shutil.rmtree(target / "vm")
 
 
 def _processor() -> str:
