@@ -87,8 +87,8 @@ class Lab:
 
     @cached_property
     def vm(self) -> Vm:
-        """The machine itself. What it is made from is built now if it is not in the cache."""
-        return self.workshop.vm(self.directory, self.alias, self.workshop.base / "host_keys")
+        """The machine itself; the tools for it are built now if they are not in the cache."""
+        return self.workshop.vm(self.directory, self.alias)
 
     def _alone(self) -> AbstractContextManager[None]:
         return locked(self.dirs.locks() / f"lab-{self.name}", wait=False, what=f"The lab '{self.name}'")
@@ -167,7 +167,7 @@ class Lab:
         vm = self.vm
         vm.stop()
         if fresh:
-            vm.prepare(self.workshop.base / "disk.qcow2", spec, firmware=self.workshop.base / "vars.fd")
+            vm.prepare(self.workshop.base, spec)
         elif new_data:
             empty_disk(vm.tools, vm.places.data, spec.data_mib)
         vm.start(spec, self.workshop.accelerator, self.dirs.sockets)

@@ -57,6 +57,11 @@ class Places:
         return self.directory / "vars.fd"
 
     @property
+    def host_keys(self) -> Path:
+        """The machine's public SSH keys, one a line."""
+        return self.directory / "host_keys"
+
+    @property
     def tpm(self) -> Path:
         """The TPM's state directory."""
         return self.directory / "tpm"

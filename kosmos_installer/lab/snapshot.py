@@ -23,6 +23,7 @@ from .qmp import Qmp
 from .tools import Tools
 from .vm import Vm, overlay
 
+FORMAT = 2  # raised when a snapshot's files change: golden machines of another format are made anew
 _MEMORY = "memory.migration"
 
 
@@ -74,6 +75,7 @@ def save(vm: Vm, directory: Path, layers: Path) -> None:
     places.disk.rename(disk)
     places.data.rename(data)
     shutil.copyfile(places.vars, partial / "vars.fd")
+    shutil.copyfile(places.host_keys, partial / "host_keys")
     if places.tpm.exists():
         shutil.copytree(places.tpm, partial / "tpm")
     meta = {
@@ -96,6 +98,7 @@ def restore(vm: Vm, snapshot: Snapshot, sockets_root: Path, now: Callable[[], fl
     overlay(vm.tools, snapshot.disk, places.disk)
     overlay(vm.tools, snapshot.data, places.data)
     shutil.copyfile(snapshot.directory / "vars.fd", places.vars)
+    shutil.copyfile(snapshot.directory / "host_keys", places.host_keys)
     if places.tpm.exists():
         shutil.rmtree(places.tpm)
     if snapshot.spec.tpm:

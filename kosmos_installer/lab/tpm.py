@@ -11,8 +11,25 @@ from .tools import Tools
 def manufacture(directory: Path, banks: Sequence[str], tools: Tools) -> None:
     """Fill `directory` with a new TPM whose `banks` are active; its certificates come from a CA made beside it."""
     directory.mkdir(mode=0o700)
+    create = ("--create-ek-cert", "--create-platform-cert", "--lock-nvram", "--overwrite")
+    _setup(directory, banks, tools, *create)
+
+
+def set_banks(directory: Path, banks: Sequence[str], tools: Tools) -> None:
+    """Change which PCR banks of an existing TPM are active; keys, certificates and NV contents stay."""
+    if active_banks(directory) != tuple(banks):
+        _setup(directory, banks, tools, "--reconfigure")
+
+
+def active_banks(directory: Path) -> tuple[str, ...]:
+    """Return the banks that were made active last."""
+    return tuple((directory / "banks").read_text().split())
+
+
+def _setup(directory: Path, banks: Sequence[str], tools: Tools, *options: str) -> None:
     authority = directory / "ca"
-    authority.mkdir(mode=0o700)
+    authority.mkdir(mode=0o700, exist_ok=True)
+    # Written each time, since a restored TPM lies in another directory than the one it was made in.
     (authority / "localca.conf").write_text(
         f"statedir = {authority}\nsigningkey = {authority}/signkey.pem\n"
         f"issuercert = {authority}/issuercert.pem\ncertserial = {authority}/certserial\n"
@@ -25,18 +42,12 @@ def manufacture(directory: Path, banks: Sequence[str], tools: Tools) -> None:
         f"create_certs_tool_config = {authority}/localca.conf\n"
         f"create_certs_tool_options = {authority}/options.conf\n"
     )
+    # As root, swtpm_setup would become the user `tss`, who cannot enter this private directory.
     tools.run(
         "swtpm_setup", "--tpm2", "--tpmstate", directory, "--config", authority / "setup.conf", "--runas", "root",
-        "--create-ek-cert", "--create-platform-cert", "--lock-nvram", "--pcr-banks", ",".join(banks), "--overwrite",
+        "--pcr-banks", ",".join(banks), *options,
     )  # fmt: skip
-
-
-def set_banks(directory: Path, banks: Sequence[str], tools: Tools) -> None:
-    """Change which PCR banks of an existing TPM are active; keys, certificates and NV contents stay."""
-    tools.run(
-        "swtpm_setup", "--tpm2", "--tpmstate", directory, "--runas", "root", "--reconfigure",
-        "--config", directory / "ca/setup.conf", "--pcr-banks", ",".join(banks),
-    )  # fmt: skip
+    (directory / "banks").write_text(" ".join(banks))
 
 
 def emulator_argv(directory: Path, control: Path) -> list[str]:

@@ -44,12 +44,11 @@ def free_port(preferred: int = 0) -> int:
 class Vm:
     """One machine directory. At most one set of processes belongs to it, as `state.json` records."""
 
-    def __init__(self, directory: Path, alias: str, key: Path, host_keys: Path, tools: Tools) -> None:
+    def __init__(self, directory: Path, alias: str, key: Path, tools: Tools) -> None:
         self.directory = directory
         self.alias = alias
         self.tools = tools
         self._key = key
-        self._host_keys = host_keys
 
     @property
     def state_file(self) -> Path:
@@ -75,15 +74,17 @@ class Vm:
         """Tell whether QEMU runs."""
         return self.state.find("qemu") is not None
 
-    def prepare(self, disk_below: Path, spec: Spec, *, firmware: Path | None = None) -> None:
-        """Lay out new disks and no TPM; the system disk is an overlay on `disk_below`, NVRAM `firmware` or empty."""
+    def prepare(self, base: Path, spec: Spec) -> None:
+        """Lay out new disks and no TPM from the directory `base`: disk.qcow2, host_keys, and vars.fd (else empty)."""
         places = self.places
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if places.tpm.exists():
             shutil.rmtree(places.tpm)
-        overlay(self.tools, disk_below, places.disk)
+        overlay(self.tools, base / "disk.qcow2", places.disk)
         empty_disk(self.tools, places.data, spec.data_mib)
-        shutil.copyfile(firmware or self.tools.file(FIRMWARE / "OVMF_VARS_4M.fd"), places.vars)
+        known = base / "vars.fd"
+        shutil.copyfile(known if known.exists() else self.tools.file(FIRMWARE / "OVMF_VARS_4M.fd"), places.vars)
+        shutil.copyfile(base / "host_keys", places.host_keys)
 
     def start(self, spec: Spec, accelerator: Accelerator, sockets_root: Path, *, incoming: bool = False) -> None:
         """Start the processes; returns when QEMU answers on its control socket."""
@@ -101,7 +102,7 @@ class Vm:
             if spec.tpm:
                 if not places.tpm.exists():
                     tpm.manufacture(places.tpm, spec.banks, self.tools)
-                elif not incoming and tuple(old.spec.get("banks", spec.banks)) != spec.banks:
+                elif not incoming:
                     tpm.set_banks(places.tpm, spec.banks, self.tools)
                 self._spawn(state, "swtpm", self.tools.argv(*tpm.emulator_argv(places.tpm, places.tpm_socket)))
                 self._wait_for(places.tpm_socket, state, "swtpm")
@@ -163,7 +164,7 @@ class Vm:
 
     def _write_ssh_config(self, port: int) -> None:
         known = self.directory / "known_hosts"
-        known.write_text("".join(f"{self.alias} {line}\n" for line in self._host_keys.read_text().splitlines()))
+        known.write_text("".join(f"{self.alias} {line}\n" for line in self.places.host_keys.read_text().splitlines()))
         partial = self.directory / ".ssh_config"
         partial.write_text(config_text(self.alias, port, self._key, known))
         partial.replace(self.directory / "ssh_config")

@@ -79,9 +79,9 @@ class Workshop:
                 partial.rename(path)
         return path
 
-    def vm(self, directory: Path, alias: str, host_keys: Path) -> Vm:
+    def vm(self, directory: Path, alias: str) -> Vm:
         """Return the machine of `directory`; nothing is started."""
-        return Vm(directory, alias, self.key, host_keys, self.tools)
+        return Vm(directory, alias, self.key, self.tools)
 
     @cached_property
     def base(self) -> Path:
@@ -103,9 +103,9 @@ class Workshop:
         public = self.key.with_suffix(".pub").read_text()
         image.build_disk(target, public, self.mirror, self.tools, self._progress)
         self._progress.say("Starting it once, to install the boot loader as the installer does")
-        vm = self.vm(target / "vm", ALIAS, target / "host_keys")
+        vm = self.vm(target / "vm", ALIAS)
         spec = Spec()
-        vm.prepare(target / "disk.qcow2", spec)
+        vm.prepare(target, spec)
         vm.start(spec, self.accelerator, self._dirs.sockets)
         try:
             self._progress.say(f"Answers by ssh after {vm.wait_ssh():.0f} s; running grub-install and update-grub")
@@ -123,6 +123,7 @@ class Workshop:
         """Return the fresh machine, saved while running, for `spec`; memory images fit one QEMU and one processor."""
         argv = qemu_argv(spec, Places(Path("/d"), Path("/s")), 0, self.accelerator.name)
         inputs = {
+            "format": snapshot.FORMAT,
             "base": self.base.name,
             "machine": hashlib.sha256("\0".join(argv).encode()).hexdigest(),
             "banks": spec.banks,
@@ -134,8 +135,8 @@ class Workshop:
 
     def _build_golden(self, target: Path, spec: Spec) -> None:
         self._progress.say("Starting the fresh machine")
-        vm = self.vm(target / "vm", ALIAS, self.base / "host_keys")
-        vm.prepare(self.base / "disk.qcow2", spec, firmware=self.base / "vars.fd")
+        vm = self.vm(target / "vm", ALIAS)
+        vm.prepare(self.base, spec)
         vm.start(spec, self.accelerator, self._dirs.sockets)
         try:
             self._progress.say(f"Answers by ssh after {vm.wait_ssh():.0f} s; waiting until it has settled")
