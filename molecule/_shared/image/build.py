@@ -37,11 +37,13 @@ def listed(text: str) -> list[str]:
 
 
 def role_packages(text: str) -> list[str]:
-    """Return the items of the plain YAML list `host_base_packages` (read without a YAML parser)."""
-    block = re.search(r"^host_base_packages:[^\n]*\n((?:[ ]*-[^\n]*\n|[ ]*#[^\n]*\n|\s*\n)*)", text, re.MULTILINE)
-    if not block:
-        raise SystemExit(f"{ROLE_PACKAGES}: no list host_base_packages")
-    items = (line.strip().removeprefix("-").strip() for line in listed(block[1]))
+    """Return the items of every plain YAML list named `kosmos_packages*` (read without a YAML parser)."""
+    blocks = re.findall(
+        r"^kosmos_packages\w*:[^\n]*\n((?:[ ]*-[^\n]*\n|[ ]*#[^\n]*\n|\s*\n)*)", text, re.MULTILINE
+    )
+    if not blocks:
+        raise SystemExit(f"{ROLE_PACKAGES}: no list kosmos_packages")
+    items = (line.strip().removeprefix("-").strip() for line in listed("".join(blocks)))
     return [item.strip("\"'") for item in items]
 
 
