@@ -110,11 +110,14 @@ def _refuse_unknown(what: str, word: str, known: Iterable[str]) -> None:
 
 def _refuse_twins(checks: list[Check]) -> None:
     first: dict[str, Check] = {}
+    problems: list[Problem] = []
     for check in checks:
         other = first.setdefault(check.id, check)
         if other is not check:
             reason = f"The id stands in {other.file}:{other.line} too."
-            raise FileError(check.file, [Problem(check.id, check.file, check.line, reason, check.id)], _CURE)
+            problems.append(Problem(check.id, check.file, check.line, reason))
+    if problems:
+        raise FileError("roles/*/checks", problems, _CURE)
 
 
 def _checks(document: Document, role: str) -> Iterator[Check]:

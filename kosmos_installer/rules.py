@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from difflib import get_close_matches
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any, TypeAlias
 from zoneinfo import available_timezones
@@ -167,8 +168,9 @@ def _zone_identity(case: Case) -> Iterator[Finding]:
     names = [zone.name for zone in zones]
     for needed in NEEDED_ZONES:
         if needed not in names:
-            near = did_you_mean(needed, names)
-            reason = f"The zone {needed} is missing; the built-in zone matrix speaks of it.{near}"
+            near = get_close_matches(needed, names, n=1, cutoff=0.8)
+            slip = f" Is {near[0]} meant to be it?" if near else ""
+            reason = f"The zone {needed} is missing; the built-in zone matrix speaks of it.{slip}"
             yield Finding(("network", "zones"), reason, ", ".join(names), f"Zones named {' and '.join(NEEDED_ZONES)}")
     for number, name in enumerate(names):
         if name in RESERVED:

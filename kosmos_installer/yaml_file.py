@@ -83,11 +83,10 @@ def parse(content: bytes, file: str) -> Document:
         document.problem((), _NO_VAULT, _VAULT_HEADER, "Decrypt it: ansible-vault decrypt " + file)
         return document
     root = _compose(text, document)
-    if root is None:
-        if not document.problems:
-            document.problem((), "The file is empty.", wanted="See inventories/example for a complete one.")
-        return document
-    document.data = _Builder(document).value(root, ())
+    document.data = None if root is None else _Builder(document).value(root, ())
+    if document.data is None and not document.problems:
+        document.lines.clear()
+        document.problem((), "The file is empty.", wanted="See inventories/example for a complete one.")
     return document
 
 
@@ -130,7 +129,7 @@ def _syntax(error: yaml.MarkedYAMLError, row: str) -> tuple[str, str, str]:
     if "\t" in row[: len(row) - len(row.lstrip())] or "'\\t'" in str(error.problem):
         return "A tab is used for indentation.", shown(row), "Indent by spaces."
     if "expected a single document" in str(error.context):
-        return "A second YAML document begins here.", shown(row), "One document: remove the line `---`."
+        return "A second YAML document begins here.", row.strip(), "One document: remove the line `---`."
     if row.lstrip().partition(": ")[2].startswith(("{{", "%", "@", "`", "*", "&")):
         return "A value that begins with this character must be quoted.", row.strip(), 'For instance: key: "value"'
     context = f" ({error.context})" if error.context else ""

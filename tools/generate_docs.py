@@ -18,7 +18,7 @@ import typer.main  # noqa: E402 - the checkout comes first, so that its own code
 
 from kosmos_installer import catalogue, explain, rules, schema  # noqa: E402
 from kosmos_installer.cli import PROGRAM, app  # noqa: E402
-from kosmos_installer.errors import ExitCode  # noqa: E402
+from kosmos_installer.errors import ExitCode, KosmosError  # noqa: E402
 from kosmos_installer.init_files import EXAMPLE_ANSWERS, appliance_text, hosts_text  # noqa: E402
 from kosmos_installer.model import Appliance, Section  # noqa: E402
 from kosmos_installer.yaml_file import shown  # noqa: E402
@@ -173,4 +173,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KosmosError as error:
+        sys.exit(str(error))
