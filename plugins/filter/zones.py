@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
@@ -40,6 +40,17 @@ def zone_interfaces(raw: Mapping[str, Any]) -> list[str]:
     return list(_read(raw).zone_interfaces())
 
 
+def zone_addresses(raw: Mapping[str, Any], version: int) -> list[str]:
+    """Return what `ip -br addr` prints for the zones' own addresses of one IP version, white space folded."""
+    matrix = _read(raw)
+    return [
+        f"{zone.interfaces[0]}@{matrix.trunk} UP {prefix}"
+        for zone in matrix.zones
+        for prefix in zone.prefixes
+        if ip_interface(prefix).version == version
+    ]
+
+
 def zone_cut_off(raw: Mapping[str, Any], seen: str) -> str:
     """Say why the operator's own kind of connection would be dropped, or return an empty text.
 
@@ -71,5 +82,6 @@ class FilterModule:
             "zone_rules": zone_rules,
             "zone_links": zone_links,
             "zone_interfaces": zone_interfaces,
+            "zone_addresses": zone_addresses,
             "zone_cut_off": zone_cut_off,
         }
