@@ -61,7 +61,7 @@ def up(
     cold: Annotated[
         bool, typer.Option("--cold", help="Boot with a TPM of its own, not from the saved machine.")
     ] = False,
-    memory: Annotated[int, typer.Option(min=1024, help="Memory in MiB.")] = 2048,
+    memory: Annotated[int, typer.Option(min=1024, help="Memory in MiB.")] = Spec().memory_mib,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

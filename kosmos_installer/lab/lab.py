@@ -108,10 +108,14 @@ class Lab:
                 stop_all(self.state_file)
             chosen = self.workshop.accelerator
             self.progress.say(f"Accelerator: {chosen.name} ({chosen.reason})")
+            wanted = spec or self._spec()
+            state = State.load(self.state_file)
+            state.home = wanted.data()
+            state.save(self.state_file)
             if from_golden:
-                self._restore(self._snapshot(FRESH, spec or Spec()))
+                self._restore(self._snapshot(FRESH, wanted))
             else:
-                self._boot(spec or Spec(), fresh=True)
+                self._boot(wanted, fresh=True)
 
     def reset(self) -> None:
         """Return to the fresh machine in seconds; the named snapshots stay."""
@@ -183,8 +187,8 @@ class Lab:
         self.progress.say(f"{self.alias} is at '{one.directory.name}' after {time.monotonic() - began:.1f} s")
 
     def _spec(self) -> Spec:
-        recorded = self.vm.state.spec
-        return replace(Spec.of(recorded), tpm=True, banks=Spec().banks, rtc=None) if recorded else Spec()
+        home = State.load(self.state_file).home
+        return Spec.of(home) if home else Spec()
 
     def _snapshot_directory(self, tag: str) -> Path:
         return self.directory / "snapshots" / tag

@@ -65,6 +65,7 @@ class Process:
 class State:
     """The contents of state.json. `spec` and `accelerator` describe the machine that runs or ran last.
 
+    home: the machine that `up` was asked for, to which `reset` returns after a fault test changed `spec`.
     sockets: their directory, empty when nothing runs.  console_from: length of the console log at the last start.
     """
 
@@ -73,6 +74,7 @@ class State:
     sockets: str = ""
     console_from: int = 0
     spec: dict[str, Any] = field(default_factory=dict)
+    home: dict[str, Any] = field(default_factory=dict)
     accelerator: dict[str, str] = field(default_factory=dict)
 
     @classmethod

@@ -94,7 +94,11 @@ class Vm:
         sockets = Path(tempfile.mkdtemp(prefix="kosmos-", dir=sockets_root))
         old = self.state
         state = State(
-            ssh_port=free_port(old.ssh_port), sockets=str(sockets), spec=spec.data(), accelerator=asdict(accelerator)
+            ssh_port=free_port(old.ssh_port),
+            sockets=str(sockets),
+            spec=spec.data(),
+            home=old.home or spec.data(),
+            accelerator=asdict(accelerator),
         )
         state.save(self.state_file)
         places = self.places
