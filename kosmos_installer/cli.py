@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 import typer
 
-from kosmos_installer import __version__, console, verbs_local
+from kosmos_installer import __version__, console, verbs, verbs_local
 from kosmos_installer.errors import ExitCode, KosmosError
+from kosmos_installer.lab import cli as lab
 from kosmos_installer.paths import ensure_private, state_dir
 
 PROGRAM = "kosmos-install"
@@ -50,15 +47,8 @@ def root(
 
 
 verbs_local.register(app)
-# Interim, until both modules have landed.
-if find_spec("kosmos_installer.verbs"):
-    import_module("kosmos_installer.verbs").register(app)
-if find_spec("kosmos_installer.lab.cli"):
-    app.add_typer(
-        import_module("kosmos_installer.lab.cli").app,
-        name="lab",
-        help="The same appliance in a virtual machine with UEFI and a TPM 2.0.",
-    )
+verbs.register(app)
+app.add_typer(lab.app, name="lab", help="The same appliance in a virtual machine with UEFI and a TPM 2.0.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,6 +86,8 @@ def _usage_error(error: typer.TyperException) -> KosmosError:
 
 def _unexpected(error: Exception, arguments: Sequence[str], now: datetime) -> KosmosError:
     """A fault of ours: keep the traceback in a private file and name the file."""
+    import traceback  # noqa: PLC0415 - not needed for anything that goes well
+
     report = (
         f"kosmos-install {__version__}, Python {sys.version.split()[0]}, {now.isoformat(timespec='seconds')}\n"
         f"arguments: {' '.join(arguments)}\n\n" + "".join(traceback.format_exception(error))
@@ -111,6 +103,8 @@ def _unexpected(error: Exception, arguments: Sequence[str], now: datetime) -> Ko
 
 def _keep_report(report: str, now: datetime) -> Path:
     """Write `report` under the state folder, or in the temporary folder when that cannot be written."""
+    import tempfile  # noqa: PLC0415 - not needed for anything that goes well
+
     name = f"fault-{now:%Y%m%dT%H%M%SZ}-"
     try:
         folder = ensure_private(state_dir() / "faults")

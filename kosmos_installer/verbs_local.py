@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 import sys
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -166,6 +164,9 @@ def checks_show(
 
 def version(as_json: Json = False) -> None:
     """Show what is inside: this program, Ansible, Python, and where the roles lie."""
+    import platform  # noqa: PLC0415 - slow to import, as is the next
+    from importlib.metadata import version as installed_version  # noqa: PLC0415
+
     tree = paths.ansible_tree()
     facts = {
         "kosmos-install": __version__,

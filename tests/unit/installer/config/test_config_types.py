@@ -105,6 +105,7 @@ WRONG = [
     ("waivers", [{"id": "host.aide.baseline", "reason": "x"}], "This key is required."),
     ("locale", datetime(2027, 1, 31), 'It must be text (in quotes: "..."), not a date.'),
     ("hardware.memory_gib", [32], "It must be a whole number, not a list."),
+    ("operator", ["ann"], "It must be keys below it, not a list."),
     ("hardware.memory_gib", {}, "It must be a whole number, not keys below it."),
 ]  # fmt: skip
 
