@@ -40,7 +40,8 @@ bench: setup ## time the no-op apply in the finished lab, write docs/reference/p
 	tools/bench
 
 docs: setup ## regenerate everything in docs and READMEs that comes from code
-	tools/generate-docs
+	python tools/generate_docs.py
+	python tools/role_readme.py
 
 lock: setup ## resolve pyproject.toml again into the two lock files
 	tools/lock
