@@ -124,6 +124,14 @@ def down(
     console.say(f"The lab '{name}' is {'stopped' if keep else 'removed'}" if there else f"There is no lab '{name}'")
 
 
+@app.command()
+def prune() -> None:
+    """Remove cached disks and machines that no lab uses and `up` would not use again."""
+    packages.require()
+    gone = _lab("lab").workshop.prune()
+    console.say("\n".join(f"Removed {one}" for one in gone) or "Nothing to remove")
+
+
 @app.command(name="packages")
 def list_packages(as_json: Json = False) -> None:
     """Print the Debian packages that this machine lacks for the lab, one a line; nothing when it has all."""

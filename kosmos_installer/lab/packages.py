@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kosmos_installer.errors import ExitCode, KosmosError
 
-from .tools import FIRMWARE, OLDEST_QEMU, host_qemu_major
+from .tools import FIRMWARE, OLDEST_QEMU, effective_root, host_qemu_major
 
 # program -> package
 ALWAYS = {
@@ -33,6 +33,8 @@ _WITH_HOST_QEMU_FILES = {
     FIRMWARE / "OVMF_CODE_4M.fd": "ovmf",
     Path("/usr/lib/x86_64-linux-gnu/libarchive.so.13"): "libarchive13t64",
 }
+# Without root, mmdebstrap builds in a user namespace and needs the user's range of subordinate ids.
+WITHOUT_ROOT = {"newuidmap": "uidmap"}
 KEYRING = Path("/usr/share/keyrings/debian-archive-trixie-stable.gpg")
 
 
@@ -43,7 +45,7 @@ def absent(programs: Mapping[str, str], find: Callable[[str], str | None] = shut
 
 def missing(host_qemu: int | None = None) -> list[str]:
     """Return the missing packages in alphabetical order; empty when the lab can start."""
-    found = absent(ALWAYS)
+    found = absent(ALWAYS if effective_root() else {**ALWAYS, **WITHOUT_ROOT})
     if not KEYRING.exists():
         found.add("debian-archive-keyring")
     if (host_qemu_major() if host_qemu is None else host_qemu) >= OLDEST_QEMU:

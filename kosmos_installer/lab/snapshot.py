@@ -121,13 +121,16 @@ def collect(tools: Tools, layers: Path, snapshots: Path, disks: list[Path]) -> N
     for file in snapshots.glob("*/snapshot.json"):
         one = Snapshot.load(file.parent)
         tops += [one.disk, one.data]
-    needed: set[Path] = set()
-    for top in tops:
-        chain = json.loads(tools.run("qemu-img", "info", "--force-share", "--backing-chain", "--output=json", top))
-        needed.update(Path(link["filename"]).resolve() for link in chain)
+    needed = {link for top in tops for link in below(tools, top)}
     for layer in layers.iterdir():
         if layer.resolve() not in needed:
             layer.unlink()
+
+
+def below(tools: Tools, disk: Path) -> list[Path]:
+    """Return `disk` and everything that it stands on."""
+    chain = json.loads(tools.run("qemu-img", "info", "--force-share", "--backing-chain", "--output=json", disk))
+    return [Path(link["filename"]).resolve() for link in chain]
 
 
 def _mapped_ram(qmp: Qmp) -> None:

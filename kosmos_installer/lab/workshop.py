@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kosmos_installer.errors import KosmosError
+from kosmos_installer.errors import ExitCode, KosmosError
 from kosmos_installer.paths import ensure_private
 
 from . import accel, image, recipe, snapshot
@@ -18,13 +18,15 @@ from .dirs import Dirs
 from .machine import Places, Spec, qemu_argv
 from .mirror import Mirror, of_this_machine
 from .progress import Progress
-from .snapshot import Snapshot
+from .snapshot import Snapshot, below
 from .state import stop_all
-from .store import Store, locked
+from .store import Store, key_of, locked
 from .tools import OLDEST_QEMU, PACKAGES, Tools, effective_root, host_qemu_major
 from .vm import Vm
 
 ALIAS = "kosmos-workshop"
+# What a build holds at its peak, measured: packed tree, sparse disk and qcow2; and memory image with its disk layer.
+_BASE_GIB, _GOLDEN_GIB = 4, 2
 
 
 def _abandon(partial: Path) -> None:
@@ -86,9 +88,12 @@ class Workshop:
     @cached_property
     def base(self) -> Path:
         """The directory with `disk.qcow2` and `host_keys`: Debian as installed, booted once, then powered off."""
+        return self._store.entry("base", self._base_inputs(), self._build_base)
+
+    def _base_inputs(self) -> dict[str, Any]:
         public = self.key.with_suffix(".pub").read_text()
         files = {name: asdict(file) for name, file in recipe.overlay(public, self.mirror).items()}
-        inputs: dict[str, Any] = {
+        return {
             "packages": recipe.PACKAGES,
             "files": files,
             "hooks": recipe.hooks("overlay.tar"),
@@ -97,9 +102,9 @@ class Workshop:
             "layout": [image.DISK_GIB, image.ESP_MIB, recipe.ROOT_UUID, recipe.ESP_SERIAL],
             "mirror": asdict(self.mirror),
         }
-        return self._store.entry("base", inputs, self._build_base)
 
     def _build_base(self, target: Path) -> None:
+        self._need_room(_BASE_GIB)
         public = self.key.with_suffix(".pub").read_text()
         image.build_disk(target, public, self.mirror, self.tools, self._progress)
         self._progress.say("Starting it once, to install the boot loader as the installer does")
@@ -121,19 +126,23 @@ class Workshop:
 
     def golden(self, spec: Spec) -> Snapshot:
         """Return the fresh machine, saved while running, for `spec`; memory images fit one QEMU and one processor."""
+        inputs = self._golden_inputs(spec, self.base.name)
+        entry = self._store.entry("golden", inputs, lambda at: self._build_golden(at, spec), sync=False)
+        return Snapshot.load(entry / "fresh")
+
+    def _golden_inputs(self, spec: Spec, base: str) -> dict[str, Any]:
         argv = qemu_argv(spec, Places(Path("/d"), Path("/s")), 0, self.accelerator.name)
-        inputs = {
+        return {
             "format": snapshot.FORMAT,
-            "base": self.base.name,
+            "base": base,
             "machine": hashlib.sha256("\0".join(argv).encode()).hexdigest(),
             "banks": spec.banks,
             "qemu": self.tools.version(),
             "processor": _processor() if self.accelerator.name == "kvm" else "emulated",
         }
-        entry = self._store.entry("golden", inputs, lambda at: self._build_golden(at, spec), sync=False)
-        return Snapshot.load(entry / "fresh")
 
     def _build_golden(self, target: Path, spec: Spec) -> None:
+        self._need_room(_GOLDEN_GIB)
         self._progress.say("Starting the fresh machine")
         vm = self.vm(target / "vm", ALIAS)
         vm.prepare(self.base, spec)
@@ -146,6 +155,35 @@ class Workshop:
         finally:
             vm.stop()
         shutil.rmtree(target / "vm")
+
+    def _need_room(self, gib: int) -> None:
+        free = shutil.disk_usage(self._dirs.cache).free
+        if free < gib << 30:
+            raise KosmosError(
+                "There is too little room to build the lab",
+                where=str(self._dirs.cache),
+                why=f"{free >> 20} MiB are free, {gib} GiB are needed",
+                cure="free some space ('kosmos-install lab prune' removes what no lab uses), or set XDG_CACHE_HOME",
+                exit_code=ExitCode.NO_SPACE,
+            )
+
+    def prune(self) -> list[Path]:
+        """Remove the disks and golden machines that are neither current nor below the disk of a lab; return them.
+
+        Current is what `up` without options would use, whether it is built or not.
+        """
+        base = self._store.path("base", key_of(self._base_inputs()))
+        golden = self._store.path("golden", key_of(self._golden_inputs(Spec(), base.name)))
+        needed = {base, golden}
+        for disk in self._dirs.state.glob("labs/*/**/*.qcow2"):
+            needed.update(entry for link in below(self.tools, disk) for entry in link.parents)
+        removed = []
+        for kind in ("golden", "base"):
+            for entry in sorted((self._dirs.cache / kind).glob("[0-9a-f]*")):
+                if entry not in needed:
+                    shutil.rmtree(entry)
+                    removed.append(entry)
+        return removed
 
 
 def _processor() -> str:
