@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -21,6 +22,25 @@ class ExitCode(IntEnum):
     NO_SPACE = 7
     MIRROR_UNREACHABLE = 8
     INTERRUPTED = 130
+
+    @property
+    def meaning(self) -> str:
+        """One line for the reference."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    ExitCode.OK: "It is done, or everything is as it should be.",
+    ExitCode.FAILED: "It failed; the message says where and why.",
+    ExitCode.USAGE: "A wrong option, or a wrong appliance file. No host was touched.",
+    ExitCode.PREFLIGHT_REFUSED: "Preflight refused the host. Nothing was changed.",
+    ExitCode.UNREACHABLE: "The host cannot be reached, or Ansible itself failed.",
+    ExitCode.VERIFY_FAILED: "Verify found the host other than it should be.",
+    ExitCode.BUSY: "Another run works on this host, or its package manager is locked.",
+    ExitCode.NO_SPACE: "A disk is full.",
+    ExitCode.MIRROR_UNREACHABLE: "The Debian mirror cannot be reached.",
+    ExitCode.INTERRUPTED: "It was interrupted; the same command resumes.",
+}
 
 
 def wrapped(label: str, value: str) -> str:
@@ -108,10 +128,17 @@ class Problem:
 class FileError(KosmosError):
     """A YAML file with problems: all of them are told at once."""
 
-    def __init__(self, file: str, problems: list[Problem], cure: str) -> None:
+    def __init__(self, file: str, problems: Sequence[Problem], cure: str) -> None:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        super().__init__(what=f"{file} has {count}", cure=cure, exit_code=ExitCode.USAGE)
+        super().__init__(what=f"{count} in {file}", cure=cure, exit_code=ExitCode.USAGE)
+        self.file = file
         self.problems = tuple(problems)
+
+    def joined(self, others: Sequence[FileError]) -> FileError:
+        """One error for this file and the others."""
+        files = ", ".join([self.file, *(other.file for other in others)])
+        problems = [*self.problems, *(problem for other in others for problem in other.problems)]
+        return FileError(files, problems, self.cure)
 
     def text(self) -> str:
         """One block per problem, in the order of the file."""

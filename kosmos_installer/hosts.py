@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from kosmos_installer import yaml_file
 from kosmos_installer.errors import FileError
@@ -14,22 +16,30 @@ _EXAMPLE = f"{GROUP}:\n  hosts:\n    kosmos-1:\n      ansible_host: 192.0.2.10"
 
 
 def names(path: Path) -> tuple[str, ...]:
-    """The hosts of group `appliance` in the YAML inventory at `path`. Raises FileError (exit 2)."""
+    """The hosts of group `appliance`, its children included. Raises FileError (exit 2).
+
+    Only the structure is judged: the values are Ansible's own, so templates and encrypted ones are as good as others.
+    """
     document = yaml_file.read(path)
-    found: tuple[str, ...] = ()
-    if document.data is not None:
-        group = _below(_below({"": document.data}, ""), GROUP)
-        hosts = _below(group, "hosts")
-        found = tuple(hosts)
-        if not found:
-            reason = f"The group `{GROUP}` with a host in it is missing."
-            document.problem((GROUP, "hosts"), reason, wanted=_EXAMPLE)
-    if document.problems:
+    if document.data is None:
+        raise FileError(document.file, document.problems, _CURE)
+    document.problems.clear()
+    found = tuple(dict.fromkeys(_members(_mapping(document.data), inside=False)))
+    if not found:
+        document.problem((), f"The group `{GROUP}` with a host in it is missing.", wanted=_EXAMPLE)
         raise FileError(document.file, document.problems, _CURE)
     return found
 
 
-def _below(value: dict[str, object], key: str) -> dict[str, object]:
-    """The mapping under `key`, empty when it is anything else."""
-    below = value.get(key)
-    return below if isinstance(below, dict) else {}
+def _members(groups: dict[str, Any], *, inside: bool) -> Iterator[str]:
+    """The hosts of `groups` that belong to ours. inside: these groups are children of ours."""
+    for name, group in groups.items():
+        ours = inside or name == GROUP
+        if ours:
+            yield from _mapping(_mapping(group).get("hosts"))
+        yield from _members(_mapping(_mapping(group).get("children")), inside=ours)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """`value` if it is a mapping, else an empty one."""
+    return value if isinstance(value, dict) else {}

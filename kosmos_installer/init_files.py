@@ -62,7 +62,7 @@ def appliance_text(answers: Mapping[str, str]) -> str:
     head = (
         "---\n"
         "# What this appliance shall be. After a change: kosmos-install validate\n"
-        "# Every other key, with its default: docs/reference/appliance-file.md\n"
+        "# Every other key, with its default: kosmos-install schema, or docs/reference/appliance-file.md\n"
         f"kosmos:\n  apiVersion: {API_VERSION}\n"
     )
     return head + "".join(_row(*row) for row in rows)

@@ -81,14 +81,18 @@ _UNKNOWN = {
 }
 
 
+def missing(given: Answers) -> list[str]:
+    """The flags that have no safe default and were not given."""
+    return [question.flag for question in QUESTIONS if question.guessed and not given.get(question.key)]
+
+
 def complete(given: Answers) -> dict[str, str]:
     """Every answer, from flags and safe defaults. Raises KosmosError (exit 2) naming the flags still needed."""
     answers = {key: value for key, value in given.items() if value}
-    missing = [question.flag for question in QUESTIONS if question.guessed and question.key not in answers]
-    if missing:
+    if missing(answers):
         raise KosmosError(
             "There is no terminal to ask on, and these have no safe default",
-            why=" ".join(missing),
+            why=" ".join(missing(answers)),
             cure="Give these flags, or run kosmos-install init in a terminal.",
             exit_code=ExitCode.USAGE,
         )
@@ -97,10 +101,13 @@ def complete(given: Answers) -> dict[str, str]:
     return answers
 
 
-def ask(given: Answers, prompt: Callable[[str, str], str], say: Callable[[str], None]) -> dict[str, str]:
+def ask(
+    given: Answers, inventories: Path, prompt: Callable[[str, str], str], say: Callable[[str], None]
+) -> dict[str, str]:
     """Every answer; what no flag gave is asked until it is right.
 
-    prompt: (question, default) to the words typed.  say: prints why an answer was not taken.
+    inventories: where it will be written.  prompt: (question, default) to the words typed.
+    say: prints why an answer was not taken.
     Raises KosmosError (exit 2) before the first question when a flag is wrong.
     """
     flags = {key: value for key, value in given.items() if value}
@@ -112,6 +119,8 @@ def ask(given: Answers, prompt: Callable[[str, str], str], say: Callable[[str], 
             reasons = [problem.reason for problem in _problems({**answers, question.key: answer})]
             if not answer:
                 reasons = ["An answer is needed."]
+            elif question.key == "name" and os.path.lexists(inventories / answer):
+                reasons.append("There is an inventory of this name already.")
             if reasons:
                 say("\n".join(reasons))
             else:
@@ -123,7 +132,7 @@ def refuse_wrong(answers: Answers) -> None:
     """Raises FileError (exit 2) naming every answer that cannot stand; those not given yet are not judged."""
     problems = _problems(answers)
     if problems:
-        raise FileError("The new inventory", problems, "Change the flags; nothing was written.")
+        raise FileError("the new inventory", problems, "Change the flags; nothing was written.")
 
 
 def create(answers: Answers, inventories: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from kosmos_installer import __version__, console, paths
+from kosmos_installer.errors import FileError
 from kosmos_installer.inventory import select
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -75,8 +76,8 @@ def init(
     inventories = Path("inventories")
     if name:
         initialise.refuse_existing(name, inventories)
-    if sys.stdin.isatty() and not as_json:
-        answers = initialise.ask(given, _prompt, console.say)
+    if initialise.missing(given) and sys.stdin.isatty() and not as_json:
+        answers = initialise.ask(given, inventories, _prompt, console.say)
     else:
         answers = initialise.complete(given)
     folder = initialise.create(answers, inventories)
@@ -96,8 +97,17 @@ def validate(inventory: InventoryName = "", as_json: Json = False) -> None:
     chosen = select(inventory or None, Path(), paths.ansible_tree().inventories)
     from kosmos_installer import config, hosts  # noqa: PLC0415 - pydantic is slow to import
 
-    appliance = config.load(chosen.appliance_file)
-    names = hosts.names(chosen.hosts_file)
+    wrong: list[FileError] = []
+    try:
+        appliance = config.load(chosen.appliance_file)
+    except FileError as error:
+        wrong.append(error)
+    try:
+        names = hosts.names(chosen.hosts_file)
+    except FileError as error:
+        wrong.append(error)
+    if wrong:
+        raise wrong[0].joined(wrong[1:])
     if as_json:
         settings = appliance.model_dump(mode="json", by_alias=True)
         console.say_json({"valid": True, "file": str(chosen.appliance_file), "hosts": names, "kosmos": settings})

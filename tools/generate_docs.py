@@ -127,7 +127,7 @@ def checks_page() -> str:
 
 def cli_page() -> str:
     """Every verb with its options, and the exit codes."""
-    codes = [(str(int(code_)), code_.name.lower().replace("_", " ")) for code_ in ExitCode]
+    codes = [(str(int(code_)), code_.meaning) for code_ in ExitCode]
     verbs = "".join(_command(typer.main.get_command(app), PROGRAM))
     return f"{NOTE}# The command line\n\n{verbs}## Exit codes\n\n{table(('Code', 'Meaning'), codes)}"
 

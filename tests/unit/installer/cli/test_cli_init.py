@@ -134,12 +134,13 @@ class Terminal:
         return self.answers.pop(0) or default
 
 
-def test_questions_have_defaults_and_wrong_answers_are_asked_again() -> None:
+def test_questions_have_defaults_and_wrong_answers_are_asked_again(home: Path) -> None:
+    (home / "inventories/taken").mkdir(parents=True)
     terminal = Terminal(
-        "Box!", "box", "", "host name", "192.0.2.10", "", "", "", "", "", "", "eno1", "0.0.0.0/0", "", "eno1", "eno2",
-        "/dev/sdb", "/dev/disk/by-id/data",
+        "Box!", "taken", "box", "", "host name", "192.0.2.10", "", "", "", "", "", "", "eno1", "0.0.0.0/0", "", "eno1",
+        "eno2", "/dev/sdb", "/dev/disk/by-id/data",
     )  # fmt: skip
-    answers = initialise.ask({}, terminal.prompt, terminal.said.append)
+    answers = initialise.ask({}, home / "inventories", terminal.prompt, terminal.said.append)
     assert not terminal.answers
     assert answers == {
         "name": "box",
@@ -157,6 +158,7 @@ def test_questions_have_defaults_and_wrong_answers_are_asked_again() -> None:
     }
     assert terminal.said == [
         "It does not have the right form.",
+        "There is an inventory of this name already.",
         "This is no host name and no IP address.",
         "An answer is needed.",
         "This is everybody: SSH would be open to every network that reaches the host.",
@@ -174,15 +176,15 @@ def test_no_network_is_guessed_around_a_name_or_ipv6(host: str) -> None:
     assert question.default({"host": host}) == ""
 
 
-def test_flags_are_not_asked_and_wrong_ones_end_it_before_the_first_question() -> None:
+def test_flags_are_not_asked_and_wrong_ones_end_it_before_the_first_question(home: Path) -> None:
     given = {name.removeprefix("--").replace("-", "_"): value for name, value in FLAGS.items()}
     terminal = Terminal("", "", "", "", "", "")
-    answers = initialise.ask(given, terminal.prompt, terminal.said.append)
+    answers = initialise.ask(given, home, terminal.prompt, terminal.said.append)
     assert answers["trunk"] == "eno2"
     assert terminal.asked[0][0] == "Name of the appliance"
     assert len(terminal.asked) == len(initialise.QUESTIONS) - len(given)
     with pytest.raises(FileError):
-        initialise.ask(given | {"trunk": "eno1"}, Terminal().prompt, print)
+        initialise.ask(given | {"trunk": "eno1"}, home, Terminal().prompt, print)
 
 
 def test_the_command_asks_when_there_is_a_terminal(
@@ -196,8 +198,11 @@ def test_the_command_asks_when_there_is_a_terminal(
 
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr(verbs_local.typer, "prompt", prompt)
-    assert command("init", *flags()).code == 0
+    assert command("init", *flags(ntp="")).code == 0
     assert ("Name of the appliance", "kosmos-1") in asked
+    asked.clear()
+    assert command("init", *flags(name="other")).code == 0
+    assert asked == [], "nothing is asked when every needed flag is given"
     assert (home / "inventories/kosmos-1/hosts.yml").is_file()
 
 

@@ -89,7 +89,33 @@ def test_hosts_without_an_appliance_are_refused(text: str, mine: Path, command: 
     (mine / "hosts.yml").write_text(text)
     answer = command("validate")
     assert answer.code == 2
-    assert "inventories/kosmos-1/hosts.yml has 1 problem" in answer.err
+    assert "1 problem in inventories/kosmos-1/hosts.yml" in answer.err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "appliance: {hosts: {box: {ansible_become_password: !vault x, n: 0100}}}\n",
+        "all: {children: {appliance: {hosts: {box: }}}}\n",
+        "appliance: {children: {racks: {hosts: {box: {ansible_host: '{{ x }}'}}}}}\n",
+    ],
+)
+def test_hosts_may_be_written_in_every_way_that_ansible_takes(text: str, mine: Path, command: Command) -> None:
+    (mine / "hosts.yml").write_text(text)
+    answer = command("validate")
+    assert answer.code == 0
+    assert "(box in hosts.yml)" in answer.out
+
+
+def test_both_files_are_judged_at_once(mine: Path, command: Command) -> None:
+    (mine / "hosts.yml").write_text("{}\n")
+    (mine / "group_vars/all/kosmos.yml").write_text("{}\n")
+    answer = command("validate")
+    assert answer.code == 2
+    assert (
+        "error: 2 problems in inventories/kosmos-1/group_vars/all/kosmos.yml, inventories/kosmos-1/hosts.yml"
+        in answer.err
+    )
 
 
 # --- which appliance --------------------------------------------------------------------------------------------------
@@ -258,7 +284,7 @@ def test_a_wrong_check_file_is_named(
     (tree.roles / "host_base/checks/bad.yml").write_text(text)
     answer = command("checks", "list")
     assert answer.code == 2
-    assert "error: roles/host_base/checks/bad.yml has 1 problem" in answer.err
+    assert "error: 1 problem in roles/host_base/checks/bad.yml" in answer.err
     assert f"\n  {path}\n    where:  roles/host_base/checks/bad.yml:1\n" in answer.err
     assert reason in answer.err
 

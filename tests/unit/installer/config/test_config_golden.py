@@ -28,7 +28,7 @@ def test_json_carries_the_same_problems(surroundings: config.Surroundings) -> No
     with pytest.raises(FileError) as caught:
         config.parse((FILES / "invalid.yml").read_text(), "kosmos.yml", surroundings)
     data = caught.value.data()
-    assert data["what"] == "kosmos.yml has 19 problems"
+    assert data["what"] == "19 problems in kosmos.yml"
     assert data["exit_code"] == 2
     assert data["problems"][1] == {
         "path": "kosmos.profile",
@@ -46,7 +46,7 @@ def test_a_right_file_is_read_from_disk(tmp_path: Path, surroundings: config.Sur
         appliance = config.load(shipped / inventory / "group_vars/all/kosmos.yml", surroundings)
         assert appliance.network.zones[0].name == "agent_internal"
     assert appliance.name == "lab"
-    with pytest.raises(FileError, match=r"no-such\.yml has 1 problem\n(.|\n)*There is no such file\."):
+    with pytest.raises(FileError, match=r"1 problem in .*no-such\.yml\n(.|\n)*There is no such file\."):
         config.load(tmp_path / "no-such.yml", surroundings)
 
 
