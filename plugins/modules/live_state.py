@@ -4,7 +4,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: live_state
-short_description: Bring kernel modules, kernel settings and systemd units into the declared state in one module run
+short_description: Bring modules, kernel settings, AppArmor profiles and units into the declared state in one run
 description:
   - Mends what drifted since boot although the files are right, such as a stopped service or a changed sysctl.
   - Writes no configuration file; what has to survive a reboot is the business of M(kosmos.appliance.file_set).
@@ -25,6 +25,15 @@ options:
       active: {type: bool, description: Runs now.}
   modules: {type: list, elements: str, default: [], description: Kernel modules that have to be loaded or built in.}
   sysctls: {type: dict, default: {}, description: Kernel settings by dotted name.}
+  profiles:
+    description: AppArmor profiles.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name: {type: str, required: true, description: Name of the profile.}
+      path: {type: path, required: true, description: The file that defines it.}
+      state: {type: str, choices: [loaded, absent], default: loaded, description: Enforced now or not loaded.}
 """
 
 EXAMPLES = r"""
@@ -50,10 +59,16 @@ from ansible_collections.kosmos.appliance.plugins.module_utils.host.livestate im
 from ansible_collections.kosmos.appliance.plugins.module_utils.host.system import HostError  # noqa: E402
 
 UNIT = {"name": {"type": "str", "required": True}, "enabled": {"type": "bool"}, "active": {"type": "bool"}}
+PROFILE = {
+    "name": {"type": "str", "required": True},
+    "path": {"type": "path", "required": True},
+    "state": {"type": "str", "choices": ["loaded", "absent"], "default": "loaded"},
+}
 ARGUMENTS = {
     "units": {"type": "list", "elements": "dict", "default": [], "options": UNIT},
     "modules": {"type": "list", "elements": "str", "default": []},
     "sysctls": {"type": "dict", "default": {}},
+    "profiles": {"type": "list", "elements": "dict", "default": [], "options": PROFILE},
 }
 
 
@@ -65,6 +80,7 @@ def main() -> None:
         units=asked["units"],
         modules=asked["modules"],
         sysctls={key: str(value) for key, value in asked["sysctls"].items()},
+        profiles=asked["profiles"],
         release=os.uname().release,
     )
     try:

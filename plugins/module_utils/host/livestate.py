@@ -1,4 +1,4 @@
-"""Bring the running system in line with its configuration: kernel modules, kernel settings, systemd units.
+"""Bring the running system in line with its configuration: modules, settings, AppArmor profiles, units.
 
 Files decide what happens at the next boot; this decides what is true now. Everything is compared first, so check mode
 and the real run share one decision.
@@ -11,7 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.kosmos.appliance.plugins.module_utils.host.system import HostError, Run, run
+from ansible_collections.kosmos.appliance.plugins.module_utils.host.system import (
+    HostError,
+    Run,
+    read_text,
+    run,
+)
 
 ENABLED = frozenset({"enabled", "enabled-runtime", "static", "indirect", "generated", "alias", "linked"})
 
@@ -29,18 +34,23 @@ class Step:
 
 @dataclass
 class LiveState:
-    """The declared state. `units`: name, enabled (bool or None = leave), active (bool or None = leave)."""
+    """The declared state.
+
+    `units`: name, enabled (bool or None = leave), active (bool or None = leave). `profiles`: name, path, state
+    (loaded = enforced now, or absent).
+    """
 
     units: Sequence[Mapping[str, Any]] = ()
     modules: Sequence[str] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
+    profiles: Sequence[Mapping[str, str]] = ()
     root: Path = Path("/")
     release: str = ""
     run: Run = run
 
     def differences(self) -> list[Step]:
         """Return what has to be done, in the order in which it is done."""
-        return [*self._modules(), *self._sysctls(), *self._units()]
+        return [*self._modules(), *self._sysctls(), *self._profiles(), *self._units()]
 
     def apply(self, steps: Sequence[Step]) -> None:
         """Do the steps. Raises HostError at the first that fails, naming the program's own words."""
@@ -90,6 +100,21 @@ class LiveState:
                 found = "absent"
             if found != " ".join(value.split()):
                 steps.append(Step(f"kernel setting {key}", found, value, write=(path, value)))
+        return steps
+
+    def _profiles(self) -> list[Step]:
+        """securityfs of AppArmor: `profiles` lists "name (mode)"; a name written to `.remove` unloads it."""
+        security = "sys/kernel/security/apparmor"
+        text = read_text(self.root / security / "profiles") or ""
+        modes = {name: mode.rstrip(")") for name, _, mode in (line.rpartition(" (") for line in text.splitlines())}
+        steps = []
+        for profile in self.profiles:
+            name, found = profile["name"], modes.get(profile["name"], "absent")
+            if profile["state"] == "absent" and found != "absent":
+                steps.append(Step(f"profile {name}", found, "absent", write=(f"{security}/.remove", name)))
+            if profile["state"] == "loaded" and found != "enforce":
+                argv = ("apparmor_parser", "--replace", "--write-cache", profile["path"])
+                steps.append(Step(f"profile {name}", found, "enforce", argv))
         return steps
 
     def _units(self) -> list[Step]:
