@@ -94,9 +94,10 @@ class Lab:
         return locked(self.dirs.locks() / f"lab-{self.name}", wait=False, what=f"The lab '{self.name}'")
 
     def up(self, *, from_golden: bool = True, spec: Spec | None = None) -> None:
-        """Start the lab, or do nothing when it runs; a crashed one is cleaned first and started anew.
+        """Start the lab, or do nothing when it runs; what a crashed one left is ended first.
 
-        from_golden: restore the saved fresh machine (seconds); otherwise boot the base disk with a new TPM.
+        A lab that was stopped or has crashed boots its disks as they are. A new one is the fresh machine: restored
+        while running (seconds), or with `from_golden=False` booted from the base disk with a TPM of its own.
         """
         with self._alone():
             condition = self.condition()
@@ -112,7 +113,10 @@ class Lab:
             state = State.load(self.state_file)
             state.home = wanted.data()
             state.save(self.state_file)
-            if from_golden:
+            if state.ready and self.vm.places.disk.exists():
+                self.progress.say(f"Booting the disks of {self.alias} as they are; 'reset' gives the fresh machine")
+                self._boot(wanted, fresh=False)
+            elif from_golden:
                 self._restore(self._snapshot(FRESH, wanted))
             else:
                 self._boot(wanted, fresh=True)
@@ -177,6 +181,7 @@ class Lab:
         vm.start(spec, self.workshop.accelerator, self.dirs.sockets)
         if wait:
             self.progress.say(f"{self.alias} answers by ssh after {vm.wait_ssh():.0f} s")
+        self._mark_ready()
 
     def _restore(self, one: Snapshot) -> None:
         vm = self.vm
@@ -184,7 +189,13 @@ class Lab:
         snapshot.restore(vm, one, self.dirs.sockets, self._now)
         snapshot.collect(vm.tools, self.directory / "layers", self.directory / "snapshots",
                          [vm.places.disk, vm.places.data])  # fmt: skip
+        self._mark_ready()
         self.progress.say(f"{self.alias} is at '{one.directory.name}' after {time.monotonic() - began:.1f} s")
+
+    def _mark_ready(self) -> None:
+        state = State.load(self.state_file)
+        state.ready = True
+        state.save(self.state_file)
 
     def _spec(self) -> Spec:
         home = State.load(self.state_file).home

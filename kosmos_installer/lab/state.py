@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class Process:
 class State:
     """The contents of state.json. `spec` and `accelerator` describe the machine that runs or ran last.
 
+    ready: it has answered since the last start, so its disks are worth starting again.
     home: the machine that `up` was asked for, to which `reset` returns after a fault test changed `spec`.
     sockets: their directory, empty when nothing runs.  console_from: length of the console log at the last start.
     """
@@ -73,6 +74,7 @@ class State:
     ssh_port: int = 0
     sockets: str = ""
     console_from: int = 0
+    ready: bool = False
     spec: dict[str, Any] = field(default_factory=dict)
     home: dict[str, Any] = field(default_factory=dict)
     accelerator: dict[str, str] = field(default_factory=dict)
@@ -85,8 +87,8 @@ class State:
         except FileNotFoundError:
             return cls()
         processes = [Process(**one) for one in data.pop("processes")]
-        data.pop("schema")
-        return cls(processes=processes, **data)
+        known = {one.name for one in fields(cls)}  # a field of another version says nothing here
+        return cls(processes=processes, **{name: value for name, value in data.items() if name in known})
 
     def save(self, file: Path) -> None:
         """Replace `file` in one step, readable by its owner only."""

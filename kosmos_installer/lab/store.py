@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -76,12 +77,13 @@ class Store:
         final = self.path(kind, key)
         if final.is_dir():
             return final
-        with locked(self._root / "locks" / f"{kind}-{key}"):
+        with locked(self._lock(kind, key)):
             if final.is_dir():
                 return final
             final.parent.mkdir(parents=True, exist_ok=True)
-            partial = final.with_name(f".{key}.partial")
+            partial = self._partial(kind, key)
             self._discard(partial)
+            self.sweep(kind)
             partial.mkdir(mode=0o700)
             try:
                 build(partial)
@@ -93,6 +95,19 @@ class Store:
                 self._discard(partial)
                 raise
         return final
+
+    def sweep(self, kind: str) -> None:
+        """Stop and remove what killed builders of `kind` left: half-built entries whose lock nobody holds."""
+        for partial in (self._root / kind).glob(".*.partial"):
+            key = partial.name.removeprefix(".").removesuffix(".partial")
+            with contextlib.suppress(KosmosError), locked(self._lock(kind, key), wait=False):
+                self._discard(partial)
+
+    def _lock(self, kind: str, key: str) -> Path:
+        return self._root / "locks" / f"{kind}-{key}"
+
+    def _partial(self, kind: str, key: str) -> Path:
+        return self._root / kind / f".{key}.partial"
 
     def _discard(self, partial: Path) -> None:
         if partial.exists():

@@ -178,6 +178,8 @@ class Workshop:
         for disk in self._dirs.state.glob("labs/*/**/*.qcow2"):
             needed.update(entry for link in below(self.tools, disk) for entry in link.parents)
         removed = []
+        for kind in ("golden", "base", "tools"):
+            self._store.sweep(kind)
         for kind in ("golden", "base"):
             for entry in sorted((self._dirs.cache / kind).glob("[0-9a-f]*")):
                 if entry not in needed:

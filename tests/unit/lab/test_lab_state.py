@@ -67,7 +67,16 @@ def test_no_such_process_has_no_start() -> None:
 
 def test_state_is_private_and_comes_back_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "labs/x/state.json"
-    state = State([Process("qemu", 7, 8, boot_id())], 2222, "/s", 17, {"cpus": 2}, {"cpus": 3}, {"name": "tcg", "reason": "r"})
+    state = State(
+        [Process("qemu", 7, 8, boot_id())],
+        2222,
+        "/s",
+        17,
+        True,
+        {"cpus": 2},
+        {"cpus": 3},
+        {"name": "tcg", "reason": "r"},
+    )
     state.save(file)
     assert State.load(file) == state
     assert file.stat().st_mode & 0o777 == 0o600

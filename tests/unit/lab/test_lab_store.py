@@ -56,6 +56,18 @@ def test_what_a_killed_builder_left_is_stopped_and_removed(tmp_path: Path) -> No
     assert not (entry / "half").exists()
 
 
+def test_a_killed_builder_of_another_entry_is_swept_but_a_living_one_is_not(tmp_path: Path) -> None:
+    dead, living = tmp_path / "base/.aa.partial", tmp_path / "base/.bb.partial"
+    for partial in (dead, living):
+        partial.mkdir(parents=True)
+    abandoned: list[Path] = []
+    with locked(tmp_path / "locks/base-bb"):
+        store(tmp_path, abandoned).entry("base", {}, lambda at: (at / "whole").touch())
+    assert abandoned == [dead]
+    assert not dead.exists()
+    assert living.exists()
+
+
 def test_two_who_want_the_same_entry_build_it_once(tmp_path: Path) -> None:
     built: list[int] = []
 
