@@ -2,7 +2,7 @@
 """Build the image of the role test bed unless it is there, and print its name.
 
 A Debian 13 machine with systemd and sshd, in which the roles' packages are installed. The name carries a hash of all
-that goes in (package lists, files, this program, the week), so an unchanged bed is built once. Needs no venv.
+that goes in (package lists, files, this program, the week), so an unchanged bed is built once.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import yaml
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 sys.path.insert(0, str(ROOT))
@@ -25,10 +27,10 @@ sys.path.insert(0, str(ROOT))
 from kosmos_installer.errors import KosmosError  # noqa: E402  (the line above makes them importable)
 from kosmos_installer.lab import mirror  # noqa: E402
 
-ROLE_PACKAGES = ROOT / "playbooks/group_vars/all/host.yml"
 BED_PACKAGES = HERE.parent / "packages.txt"
 REPOSITORY = "localhost/kosmos-bed"
 KEPT_IMAGES = 3
+PACKAGE_LIST = re.compile(r"kosmos_packages\w*|__\w+_own_packages")
 
 
 def listed(text: str) -> list[str]:
@@ -36,15 +38,14 @@ def listed(text: str) -> list[str]:
     return [line.split("#")[0].strip() for line in text.splitlines() if line.split("#")[0].strip()]
 
 
-def role_packages(text: str) -> list[str]:
-    """Return the items of every plain YAML list named `kosmos_packages*` (read without a YAML parser)."""
-    blocks = re.findall(
-        r"^kosmos_packages\w*:[^\n]*\n((?:[ ]*-[^\n]*\n|[ ]*#[^\n]*\n|\s*\n)*)", text, re.MULTILINE
-    )
-    if not blocks:
-        raise SystemExit(f"{ROLE_PACKAGES}: no list kosmos_packages")
-    items = (line.strip().removeprefix("-").strip() for line in listed("".join(blocks)))
-    return [item.strip("\"'") for item in items]
+def role_packages() -> set[str]:
+    """Return what the roles install: `kosmos_packages*` of the playbooks and `__<role>_own_packages` of the roles."""
+    found: set[str] = set()
+    for path in (*ROOT.glob("playbooks/group_vars/all/*.yml"), *ROOT.glob("roles/*/vars/main.yml")):
+        for name, value in (yaml.safe_load(path.read_text()) or {}).items():
+            if PACKAGE_LIST.fullmatch(name) and isinstance(value, list):
+                found.update(value)
+    return found
 
 
 def image_name(packages: set[str]) -> str:
@@ -91,9 +92,7 @@ def main() -> int:
     missing = [program for program in ("podman", "runc", "mmdebstrap") if not shutil.which(program)]
     if missing:
         raise SystemExit(f"missing programs: {', '.join(missing)} (tools/install-debian-packages installs them)")
-    packages = {*listed(BED_PACKAGES.read_text())}
-    if ROLE_PACKAGES.exists():
-        packages.update(role_packages(ROLE_PACKAGES.read_text()))
+    packages = {*listed(BED_PACKAGES.read_text())} | role_packages()
     name = image_name(packages)
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kosmos" / "bed-debs"
     cache.mkdir(parents=True, exist_ok=True)
