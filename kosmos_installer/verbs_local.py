@@ -117,7 +117,7 @@ def validate(inventory: InventoryName = "", as_json: Json = False) -> None:
     console.say(f"  appliance: {appliance.name}, profile {appliance.profile}")
     console.say(f"  host:      {appliance.hostname}.{appliance.domain} ({', '.join(names)} in hosts.yml)")
     console.say(f"  zones:     {zones}")
-    console.say(f"Next: kosmos-install preflight -i {chosen.folder}")
+    console.say(f"Next: kosmos-install preflight -i {inventory or chosen.folder}")
 
 
 def schema(as_json: Json = False) -> None:
