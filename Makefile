@@ -34,10 +34,10 @@ test-appliance: setup ## the whole appliance in the lab VM
 
 lab: setup ## from nothing to a proven appliance in a VM: up, apply, reboot, verify
 	tools/install-debian-packages lab
-	tools/lab-tour
+	tools/lab_tour.py
 
 bench: setup ## time the no-op apply in the finished lab, write docs/reference/performance.md
-	tools/bench
+	tools/bench.py
 
 docs: setup ## regenerate everything in docs and READMEs that comes from code
 	python tools/generate_docs.py
