@@ -87,7 +87,8 @@ def machine() -> str:
     told = subprocess.run([INSTALLER, "lab", "status", "--json"], check=True, capture_output=True, text=True).stdout
     lab = json.loads(told)
     processor = cpus[0] if cpus else platform.machine()
-    return f"{os.cpu_count()} x {processor}, {pages:.0f} GiB; lab: accelerator {lab.get('accelerator')}, {lab.get('machine')}"
+    here = f"{os.cpu_count()} x {processor}, {pages:.0f} GiB"
+    return f"{here}; lab: accelerator {lab.get('accelerator')}, {lab.get('machine')}"
 
 
 def page(runs: list[Run], now: datetime) -> str:
