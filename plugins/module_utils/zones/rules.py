@@ -84,6 +84,11 @@ def flow_rules(matrix: Matrix, hook: str) -> Iterator[str]:
 
     :raises MatrixError: a row's addresses share no IP version, so it could never match.
     """
+    for zone in matrix.zones if hook != "input" else ():
+        for version in KEYWORD:
+            if not zone.has_version(version):
+                match = f"oifname {quoted(zone.interfaces)} meta nfproto ipv{version}"
+                yield f'{match} counter goto drop_{hook} comment "{zone.name}: no IPv{version}"'
     for flow in matrix.flows:
         if flow.hook != hook:
             continue

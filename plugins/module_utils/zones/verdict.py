@@ -85,6 +85,9 @@ def judge(matrix: Matrix, packet: Packet) -> Verdict:
     if reason:
         return Verdict(False, reason)
     hook = "input" if packet.out_interface is None else "forward"
+    for zone in matrix.zones:
+        if packet.out_interface in zone.interfaces and not zone.has_version(packet.dest.version):
+            return Verdict(False, f"zone {zone.name} has no IPv{packet.dest.version}")
     for flow in matrix.flows:
         if flow.hook == hook and _matches(matrix, flow, packet):
             return Verdict(flow.action == "allow", f"flow {flow.number} {flow.note}".rstrip())
