@@ -67,7 +67,7 @@ def main() -> None:
             wanted = declared(asked["hostname"], asked["domain"], asked["timezone"], asked["locale"])
         changes = files.differs(wanted) if wanted else {}
         if wanted and not module.check_mode:
-            files.apply(wanted)
+            files.apply(wanted, restoring=absent)
             if absent:
                 files.forget()
     except HostError as exc:

@@ -79,9 +79,12 @@ class IdentityFiles:
             different.setdefault("hostname", (self.kernel_name(), wanted.hostname))
         return different
 
-    def apply(self, wanted: Identity) -> None:
-        """Write what differs. Raises HostError for a time zone or a locale that the host does not have."""
-        if wanted.timezone and not (self.root / "usr/share/zoneinfo" / wanted.timezone).is_file():
+    def apply(self, wanted: Identity, *, restoring: bool = False) -> None:
+        """Write what differs. Raises HostError for a time zone or a locale that the host does not have.
+
+        When restoring, the values are the host's own and are not questioned.
+        """
+        if not restoring and wanted.timezone and not (self.root / "usr/share/zoneinfo" / wanted.timezone).is_file():
             raise HostError(
                 f"there is no time zone {wanted.timezone!r} in /usr/share/zoneinfo",
                 reason="timezone",
@@ -92,7 +95,8 @@ class IdentityFiles:
             private_folder(self.origin.parent)
             write_synced(self.origin, json.dumps(asdict(self.read()), indent=1) + "\n", 0o600)
         if "locale" in different:
-            self._make_locale(wanted.locale)
+            if not restoring:
+                self._make_locale(wanted.locale)
             self._write_language(wanted.locale)
         if "timezone" in different:
             self._link_zone(wanted.timezone)
