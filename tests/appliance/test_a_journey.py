@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
 
 import pytest
 
-from .conftest import Suite
+from .conftest import ROOT, Suite
+
+sys.path.insert(0, str(ROOT / "tools"))
+
+import bench
 
 pytestmark = pytest.mark.vm
-# What a no-op apply may cost: module starts are what an emulated or small machine pays for.
-MODULE_RUNS_MAX = 70
 
 
 def test_plan_on_the_stock_machine_names_changes_and_makes_none(journey: Suite) -> None:
@@ -43,7 +47,8 @@ def test_second_apply_changes_nothing(journey: Suite) -> None:
 
 
 def test_second_apply_is_cheap(journey: Suite) -> None:
-    assert 0 < journey.outcomes["again"].data["module_runs"] <= MODULE_RUNS_MAX
+    runs = bench.module_runs(Path(journey.outcomes["again"].data["record"]) / "events.jsonl")
+    assert 0 < sum(runs.values()) <= bench.MODULE_RUNS_ALLOWED, runs
 
 
 def test_plain_ansible_agrees_in_check_mode(journey: Suite) -> None:
