@@ -55,7 +55,9 @@ def test_the_verification_key_is_with_the_operator_only(host) -> None:
     seed = key.split("/")[0]
     with host.sudo():
         receipt = json.loads(host.file("/var/lib/kosmos/host_base/journal-sealing.json").content_string)
-        found = host.run(f"grep -rlF {seed} /etc /var/lib /var/log /root /home /tmp /run/kosmos /opt --exclude='*.journal'")
+        found = host.run(
+            f"grep -rlF {seed} /etc /var/lib /var/log /root /home /tmp /run/kosmos /opt --exclude='*.journal'"
+        )
         journal = host.run(f"journalctl --no-pager --grep {seed}")
     assert receipt["state"] == "delivered"
     assert path.name.endswith(f"-{receipt['key_sha256'][:12]}.key")

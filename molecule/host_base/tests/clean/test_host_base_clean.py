@@ -12,7 +12,9 @@ def test_exactly_our_packages_are_gone(host) -> None:
 
 def test_nothing_of_ours_is_left(host) -> None:
     with host.sudo():
-        found = host.run("find /etc /var/lib /opt /run -iname '*kosmos*' -not -path '/opt/debs*' -not -path '/etc/ssh*'").stdout
+        found = host.run(
+            "find /etc /var/lib /opt /run -iname '*kosmos*' -not -path '/opt/debs*' -not -path '/etc/ssh*'"
+        ).stdout
     assert found == ""
 
 
