@@ -23,9 +23,9 @@ def _load(path: Path) -> Any:
     return DataLoader().load_from_file(str(path), trusted_as_template=True) if path.is_file() else {}
 
 
-def kosmos_variables(inventory: str = "lab") -> dict[str, Any]:
+def kosmos_variables(inventory: Path = REPOSITORY / "inventories/lab") -> dict[str, Any]:
     """The appliance file of an inventory, and what the playbooks make of it for the roles."""
-    variables = dict(_load(REPOSITORY / "inventories" / inventory / "group_vars/all/kosmos.yml"))
+    variables = dict(_load(inventory / "group_vars/all/kosmos.yml"))
     for path in sorted((REPOSITORY / "playbooks/group_vars/all").glob("*.yml")):
         variables |= _load(path)
     return variables
@@ -50,9 +50,14 @@ def _rendered(templar: Templar, check: Mapping[str, Any], role: str) -> dict[str
     return dict(templar.template({key: value for key, value in check.items() if key != "when"})) | {"role": role}
 
 
+def chain(checks: Checks, name: str) -> list[dict[str, Any]]:
+    """One check, after the checks that it requires."""
+    links = [checks[name]]
+    while required := links[0].get("requires"):
+        links.insert(0, checks[required])
+    return links
+
+
 def evaluate(checks: Checks, host: Host, name: str) -> dict[str, Any]:
     """The result of one check, after the checks that it requires."""
-    chain = [checks[name]]
-    while required := chain[0].get("requires"):
-        chain.insert(0, checks[required])
-    return engine.evaluate(chain, host)[-1]
+    return engine.evaluate(chain(checks, name), host)[-1]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from log_builder import event, extend, header, ima, systemd
 from kosmos_trust import eventlog
 from kosmos_trust.eventlog import EventLogError
 
+RECORDED = Path(__file__).parent / "data/lab"
 LOG = (
     header() + event(0, 8, b"firmware 1") + event(7, 0x80000001, b"db") + event(7, 4, b"\0\0\0\0") + event(4, 13, b"x")
 )
@@ -188,3 +191,20 @@ def test_noise_in_the_systemd_log_never_raises_anything_else(text: str) -> None:
         eventlog.parse_systemd_log("\x1e" + text)
     except EventLogError:
         return
+
+
+@pytest.mark.parametrize("bank", ["sha256", "sha384"])
+def test_the_logs_of_a_real_boot_explain_its_pcrs(bank: str) -> None:
+    """Recorded in the lab: OVMF, shim-less GRUB, Debian's kernel with IMA; PCR values read from sysfs."""
+    values = {
+        pcr: bytes.fromhex(text) for pcr, text in enumerate(json.loads((RECORDED / "pcrs.json").read_text())[bank])
+    }
+    firmware = eventlog.parse_firmware_log((RECORDED / "binary_bios_measurements").read_bytes())
+    ima_events = eventlog.parse_ima_log((RECORDED / "binary_runtime_measurements").read_bytes(), [bank])
+    assert len(firmware) > 50
+    assert eventlog.mismatches(eventlog.replay([*firmware, *ima_events], bank), values) == []
+    assert eventlog.mismatches(eventlog.replay(firmware, bank), values) == [10]
+    for number, entry in enumerate(firmware):
+        if entry.type != eventlog.EV_NO_ACTION:
+            rest = [*firmware[:number], *firmware[number + 1 :], *ima_events]
+            assert eventlog.mismatches(eventlog.replay(rest, bank), values) == [entry.pcr]

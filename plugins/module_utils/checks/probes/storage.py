@@ -145,8 +145,8 @@ KINDS = {
         "99th percentile of write and flush in milliseconds; leaves no file behind.",
         (
             Arg("path", "folder to measure in", required=True),
-            Arg("writes", "how many", type="int", default=300),
-            Arg("seconds", "stop after this time (at least ten writes)", type="float", default=5),
+            Arg("writes", "how many", type="int", default=120),
+            Arg("seconds", "stop after this time (at least ten writes)", type="float", default=2),
         ),
         rooted=False,
     ),

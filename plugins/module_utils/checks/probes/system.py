@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,7 +50,8 @@ def command(host: Host, args: Mapping[str, Any]) -> Found:
     if args["attribute"] == "stderr":
         return Found(done.stderr.strip(), evidence)
     if args["attribute"] == "lines":
-        return Found(settings(done.stdout, ""), evidence)
+        lines = settings(done.stdout, "")
+        return Found([line for line in lines if re.search(str(args["only"]), line)], evidence)
     if args["attribute"] == "json":
         try:
             return Found(pick(json.loads(_answer(done, argv)), str(args["pick"])), f"{evidence}: {args['pick']}")
@@ -84,6 +86,7 @@ KINDS = {
         (
             Arg("argv", "program and arguments", type="list", required=True),
             Arg("attribute", "what to tell", default="stdout", choices=("stdout", "stderr", "rc", "lines", "json")),
+            Arg("only", "regular expression that a line must hold (for lines)", default=""),
             Arg("pick", "dotted path into the answer (for json)", default=""),
             Arg("timeout_seconds", "longest run", type="float", default=30),
         ),
