@@ -28,6 +28,7 @@ from .vm import Vm, empty_disk
 from .workshop import Workshop
 
 FRESH = "fresh"
+REBOOT_SECONDS = 900
 
 
 class Peer:
@@ -236,13 +237,15 @@ class Lab:
         before = self.run("cat /proc/sys/kernel/random/boot_id").stdout
         began = time.monotonic()
         self.run("systemctl reboot", root=True)
-        while time.monotonic() - began < 420:
+        while time.monotonic() - began < REBOOT_SECONDS:
             self.vm.wait_ssh()
             after = self.run("cat /proc/sys/kernel/random/boot_id").stdout
             if after not in {"", before}:
                 return time.monotonic() - began
             time.sleep(1)
-        raise KosmosError(f"{self.alias} did not restart in 420 seconds", where=str(self.vm.places.console))
+        raise KosmosError(
+            f"{self.alias} did not restart in {REBOOT_SECONDS} seconds", where=str(self.vm.places.console)
+        )
 
     def console(self) -> str:
         """Return what the serial console said, all boots."""

@@ -109,7 +109,7 @@ def restore(vm: Vm, snapshot: Snapshot, sockets_root: Path, now: Callable[[], fl
         qmp.execute("migrate-incoming", uri=f"file:{snapshot.directory / _MEMORY}")
         _until(qmp, "query-status", lambda status: status != "inmigrate", {"internal-error"})
         qmp.execute("cont")
-    vm.wait_ssh(120)
+    vm.wait_ssh(300)
     vm.set_clock(now())
 
 
