@@ -13,7 +13,7 @@ import yaml
 from kosmos_installer.errors import ExitCode
 from kosmos_installer.events import RunState
 from kosmos_installer.plan import RunSpec, Verb
-from kosmos_installer.results import CHECK_MODULE, Check, Failure
+from kosmos_installer.results import Check, Failure
 
 _AGAIN = "Then repeat the command: what is done already is not done again."
 
@@ -70,22 +70,18 @@ def rules() -> tuple[Rule, ...]:
 def diagnose(spec: RunSpec, state: RunState, rc: int, *, interrupted: bool = False) -> Diagnosis | None:
     """What the end of a run means; None for a good end. rc: exit status of ansible-playbook."""
     if interrupted:
-        return Diagnosis("interrupted", "The run was stopped by request.", _AGAIN, ExitCode.INTERRUPTED)
+        running = next((task for task in reversed(state.tasks) if task.status == "running"), None)
+        place = f" during {running.role} > {running.name}" if running and running.role else ""
+        return Diagnosis("interrupted", f"Stopped by request{place}.", _AGAIN, ExitCode.INTERRUPTED)
     first = next(iter(state.real_failures), None)
-    if first is not None and not _is_check_failure(first):
+    if first is not None and not first.of_checks:
         return _of_failure(first)
     failed = [check for check in state.checks if check.status == "failed"]
-    if failed and (first is not None or spec.verb in {Verb.VERIFY, Verb.PREFLIGHT}):
+    if first is not None or (failed and spec.verb in {Verb.VERIFY, Verb.PREFLIGHT}):
         return _of_checks(spec, failed)
-    if first is not None:
-        return _of_failure(first)
     if rc == 0 and state.tasks:
         return None
     return _of_output(state, rc)
-
-
-def _is_check_failure(failure: Failure) -> bool:
-    return failure.action == CHECK_MODULE and failure.status != "unreachable"
 
 
 def _of_failure(failure: Failure) -> Diagnosis:
@@ -94,8 +90,8 @@ def _of_failure(failure: Failure) -> Diagnosis:
     if failure.status == "unreachable":
         cure = f"Check by hand: ssh HOST true. {_AGAIN}"
         return Diagnosis("unreachable", "The host could not be reached.", cure, ExitCode.UNREACHABLE)
-    cause = "The task failed on the host; its own words are its message and evidence."
-    return Diagnosis("task_failed", cause, f"Correct what they name. {_AGAIN}", ExitCode.FAILED)
+    cure = f"Correct what its message and evidence name. {_AGAIN}"
+    return Diagnosis("task_failed", f"{failure.title} failed.", cure, ExitCode.FAILED)
 
 
 def _of_checks(spec: RunSpec, failed: Sequence[Check]) -> Diagnosis:

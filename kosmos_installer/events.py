@@ -63,6 +63,7 @@ class RunState:
     """Everything that is known. `totals` are the (role, number of tasks) that Ansible announced, in order.
 
     hosts: counts per host as in Ansible's recap (ok, changed, dark, failures, skipped, rescued, ignored).
+    failed_items: of loops, in order; the result of the whole loop does not tell which item failed.
     output: lines outside of any task, which is where Ansible explains why it did not even begin.
     """
 
@@ -71,6 +72,7 @@ class RunState:
     totals: tuple[tuple[str, int], ...] = ()
     tasks: tuple[Task, ...] = ()
     failures: tuple[Failure, ...] = ()
+    failed_items: tuple[Failure, ...] = ()
     changes: tuple[Change, ...] = ()
     checks: tuple[Check, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -121,11 +123,13 @@ def reduce(state: RunState, event: Event) -> RunState:
             state = _start_task(state, data)
         case "runner_on_ok" | "runner_on_skipped" | "runner_on_failed" | "runner_on_unreachable":
             state = _take_result(state, kind, data, text)
+        case "runner_item_on_failed":
+            state = replace(state, failed_items=(*state.failed_items, failure_of(data, _result(data), text, "failed")))
         case "playbook_on_stats":
             state = _take_stats(state, data)
         case "verbose" | "error":
             state = _take_output(state, text)
-        case "warning" | "deprecated" | "system_warning":
+        case "warning" | "system_warning":
             state = _take_warning(state, text)
     return state
 
@@ -186,8 +190,7 @@ def _start_task(state: RunState, data: Event) -> RunState:
 
 
 def _take_result(state: RunState, kind: str, data: Event, stdout: str) -> RunState:
-    result = data.get("res")
-    result = result if isinstance(result, Mapping) else {}
+    result = _result(data)
     status = _RESULTS[kind]
     if status == "ok" and result.get("changed"):
         status = "changed"
@@ -202,8 +205,17 @@ def _take_result(state: RunState, kind: str, data: Event, stdout: str) -> RunSta
     if status == "changed":
         return replace(state, changes=(*state.changes, *changes_of(data, result)))
     if status in {"failed", "unreachable"}:
-        return replace(state, failures=(*state.failures, failure_of(data, result, stdout, status)))
+        failure = failure_of(data, result, stdout, status)
+        items = (
+            item for item in state.failed_items if (item.task_uuid, item.host) == (failure.task_uuid, failure.host)
+        )
+        return replace(state, failures=(*state.failures, next(items, failure)))
     return state
+
+
+def _result(data: Event) -> Event:
+    result = data.get("res")
+    return result if isinstance(result, Mapping) else {}
 
 
 def _newest(known: tuple[Check, ...], more: tuple[Check, ...]) -> tuple[Check, ...]:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -62,6 +62,8 @@ class Operation:
             self.view.begin(self.spec, hosts)
             began = self.clock()
             finished = self._run(kept, redactor)
+            if kept.problem:
+                self._state = replace(self._state, warnings=(*self._state.warnings, kept.problem))
             outcome = Outcome(
                 spec=self.spec,
                 state=self._state,
@@ -70,19 +72,25 @@ class Operation:
                 hosts=hosts,
                 seconds=self.clock() - began,
             )
-            kept.write(
-                "summary.json", {**redactor.data(outcome.data()), "rc": finished.rc, "ended": self.now().isoformat()}
-            )
-            page = report.write(kept, outcome, self.now()) if outcome.state.checks else ""
-            record.prune(runs)
+            page = ""
+            with suppress(OSError):  # a full disk here shall not hide how the run ended
+                kept.write("summary.json", redactor.data({**outcome.data(), "rc": finished.rc, "ended": self.now()}))
+                page = report.write(kept, outcome, self.now()) if outcome.state.checks else ""
+                record.prune(runs)
             self.view.end(outcome, page)
         return outcome
 
     def _run(self, kept: record.Record, redactor: Redactor) -> Finished:
-        """Ansible in one thread, the count of its tasks in another, everything else in this one."""
+        """Ansible in one thread, the count of its tasks in another, everything else in this one.
+
+        The count begins with the first event: until then Ansible's process is being forked, and the fewer threads
+        there are at that moment the better.
+        """
         counter = threading.Thread(target=self._count_tasks, name="task list", daemon=True)
 
         def take(event: Event) -> None:
+            if not self._state.started:
+                counter.start()
             clean = redactor.event(event)
             kept.event(clean)
             self._state = events.reduce(self._state, clean)
@@ -92,7 +100,6 @@ class Operation:
                 self._state = events.announce(self._state, self._totals)
             self.view.update(self._state)
 
-        counter.start()
         return AnsibleRun(self.spec, self.cwd, self.environment, take, tick, self.become_password, self.stop).execute()
 
     def _count_tasks(self) -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +33,7 @@ class Record:
     folder: Path
     _events: IO[str]
     _log: IO[str]
+    problem: str = ""  # why the record is not complete; a full disk here must not stop the work on the host
 
     @classmethod
     def create(cls, runs: Path, verb: str, name: str, now: datetime, spec: Mapping[str, Any]) -> Record:
@@ -66,17 +68,17 @@ class Record:
         return self.folder / "log.txt"
 
     def event(self, event: Mapping[str, Any]) -> None:
-        """Append one redacted event, and its text to the log; both are on their way to the disk when this returns."""
-        self._events.write(json.dumps(event, ensure_ascii=False, default=str) + "\n")
-        self._events.flush()
+        """Append one redacted event, and its text to the log; both have left this process when this returns."""
+        if self.problem:
+            return
         text = str(event.get("stdout", "")).replace("\r", "")
-        if text:
-            self.line(text)
-
-    def line(self, text: str) -> None:
-        """Append a line to the log."""
-        self._log.write(text + "\n")
-        self._log.flush()
+        try:
+            self._events.write(json.dumps(event, ensure_ascii=False, default=str) + "\n")
+            self._events.flush()
+            self._log.write(f"{text}\n" if text else "")
+            self._log.flush()
+        except OSError as error:
+            self.problem = f"the record {self.folder} ends early: {error.strerror}"
 
     def write(self, name: str, data: Any) -> Path:
         """Write `data` as JSON, whole or not at all."""
@@ -95,8 +97,9 @@ class Record:
 
     def close(self) -> None:
         """Release the record; it may be pruned from now on."""
-        self._events.close()
-        self._log.close()
+        for stream in (self._events, self._log):
+            with suppress(OSError):  # what could not be flushed before cannot be now; `problem` tells it
+                stream.close()
 
 
 @dataclass(frozen=True)

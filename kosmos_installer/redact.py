@@ -15,11 +15,11 @@ from typing import Any
 MASK = "********"
 SHORTEST = 4  # a shorter value would mask parts of ordinary words
 
-_WORDS = r"pass(?:word|wd|phrase|code)?|secret|token|credential|api[_-]?key|private[_-]?key|access[_-]?key|psk"
+_WORDS = r"pass(?:word|wd|phrase|code)|(?<=[_.-])pass|secret|token|credential|(?:api|private|access)[_-]?key|psk"
 _ENDS = r"(?:s|_?(?:hash|value|data|text|content|b64|base64|plain))?"
 
 # The last word of the key decides: `db_password` is one, `password_file` and `token_count` are not.
-_SECRET_KEY = re.compile(rf"(?i)(?:^|[^a-z0-9])(?:{_WORDS}){_ENDS}$|(?:^|_)(?:become|ansible|sudo)_pass$")
+_SECRET_KEY = re.compile(rf"(?i)(?:^|[^a-z0-9])(?:{_WORDS}){_ENDS}$")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 _KEY = r"[A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
@@ -69,8 +69,14 @@ class Redactor:
         if isinstance(value, Mapping):
             return {self.text(str(key)): self._under(str(key), item) for key, item in value.items()}
         if isinstance(value, list | tuple):
-            return [self.data(item) for item in value]
+            items = [self.data(item) for item in value]
+            return self._whole(value, items) if all(isinstance(item, str) for item in value) else items
         return value
+
+    def _whole(self, lines: list[str] | tuple[str, ...], clean: list[str]) -> list[str]:
+        """A secret of many lines may have been cut into a list (`stdout_lines`), where no line alone tells it."""
+        text = self.text("\n".join(lines))
+        return clean if text == "\n".join(clean) else text.split("\n")
 
     def event(self, event: Mapping[str, Any]) -> dict[str, Any]:
         """An Ansible event without its secrets, and without the host's facts: they are many and nobody reads them."""

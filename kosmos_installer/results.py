@@ -35,7 +35,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Failure:
-    """One task that failed on one host. evidence: what the host itself said.  where: `file:line`."""
+    """One task that failed on one host. evidence: what the host itself said.  where: `file:line`.
+
+    of_checks: host_check worked, and failed because of what it found.
+    """
 
     host: str
     role: str
@@ -48,6 +51,7 @@ class Failure:
     item: str = ""
     evidence: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    of_checks: bool = False
     rescued: bool = False
 
     @property
@@ -97,7 +101,7 @@ class Check:
 
 def checks_of(data: Data, result: Data) -> tuple[Check, ...]:
     """The checks in a result of host_check, none for any other module."""
-    if CHECK_MODULE not in {data.get("task_action"), data.get("resolved_action")}:
+    if not _is_host_check(data):
         return ()
     rows = result.get("results")
     role = _role(data)
@@ -123,8 +127,7 @@ def paths_of(result: Data) -> tuple[str, ...]:
 
 
 def failure_of(data: Data, result: Data, stdout: str, status: str) -> Failure:
-    """The failure of a task: of a loop, the first item that failed."""
-    part = next((part for part in _parts(result)[1:] if part.get("failed")), result)
+    """The failure of a task, or of one item of its loop."""
     return Failure(
         host=str(data.get("host", "")),
         role=_role(data),
@@ -132,18 +135,19 @@ def failure_of(data: Data, result: Data, stdout: str, status: str) -> Failure:
         task_uuid=str(data.get("task_uuid", "")),
         where=str(data.get("task_path", "")),
         action=str(data.get("resolved_action") or data.get("task_action") or ""),
-        message=_message(part, stdout),
+        message=_message(result, stdout),
         status=status,
-        item=str(part.get("_ansible_item_label", part.get("item", ""))) if part is not result else "",
-        evidence=_evidence(part),
-        facts=_facts(part),
+        item=_text(result.get("_ansible_item_label", result.get("item"))),
+        evidence=_evidence(result),
+        facts=_facts(result),
+        of_checks=_is_host_check(data) and bool((result.get("summary") or {}).get("failed")),
     )
 
 
 def _parts(result: Data) -> list[Data]:
     """The result itself, then the results of its loop items."""
     items = result.get("results")
-    rows = items if isinstance(items, list) and "ansible_loop_var" in str(items[:1]) else []
+    rows = items if isinstance(items, list) else []
     return [result, *(row for row in rows if isinstance(row, Mapping))]
 
 
@@ -203,6 +207,10 @@ def _check(row: Data, host: str, role: str) -> Check:
         cure=_text(row.get("cure")),
         refs=tuple(str(ref) for ref in refs) if isinstance(refs, list) else (),
     )
+
+
+def _is_host_check(data: Data) -> bool:
+    return CHECK_MODULE in {data.get("task_action"), data.get("resolved_action")}
 
 
 def _role(data: Data) -> str:

@@ -61,7 +61,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Finished:
-    """rc: exit status of ansible-playbook (254 when it had to be killed).  interrupted: somebody asked to stop."""
+    """rc: exit status of ansible-playbook, 254 when it was killed.  interrupted: it was asked to stop, and did."""
 
     rc: int
     interrupted: bool
@@ -102,7 +102,8 @@ class AnsibleRun:
                 exit_code=ExitCode.UNREACHABLE,
             ) from session.error
         rc = session.runner.rc
-        return Finished(254 if rc is None else int(rc), self.stop.asked > 0, self.clock() - started)
+        status = 254 if rc is None else int(rc)
+        return Finished(status, self.stop.asked > 0 and status != 0, self.clock() - started)
 
     def _pump(self, session: _Session) -> None:
         deadline = float("inf")

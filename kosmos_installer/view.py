@@ -68,7 +68,12 @@ def print_ending(console: Console, outcome: Outcome, report: str, *, show_diff: 
     """The end of the output; commands and paths stay on one line each, so that they can be copied."""
     console.print()
     for part in ending(outcome, boxed=console.is_terminal, show_diff=show_diff):
-        console.print(part)
+        if console.is_terminal:
+            console.print(part)
+        else:
+            with console.capture() as plain:
+                console.print(part)
+            console.file.writelines(f"{line.rstrip()}\n" for line in plain.get().splitlines())
     console.print()
     for label, text in footer(outcome, report):
         style = "bold" if label in {"resume", "next", "again"} else "bright_black"

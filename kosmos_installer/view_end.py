@@ -27,6 +27,8 @@ _DONE = {
     Verb.RESET: "is reset",
 }
 _DIM = "bright_black"
+_NOTICEABLE_SECONDS = 0.1
+_MOST_WARNINGS = 5  # all are in the log
 
 
 def ending(outcome: Outcome, *, boxed: bool, show_diff: bool = False) -> Iterator[RenderableType]:
@@ -43,6 +45,8 @@ def ending(outcome: Outcome, *, boxed: bool, show_diff: bool = False) -> Iterato
         yield _indented(_check_counts(outcome))
     if outcome.diagnosis and outcome.diagnosis.kind not in {"verify_failed", "preflight_refused", "interrupted"}:
         yield _failure_panel(outcome, boxed=boxed)
+    if state.warnings:
+        yield _indented(Text("\n".join(f"! {text}" for text in state.warnings[:_MOST_WARNINGS]), style="yellow"))
     yield headline(outcome)
 
 
@@ -53,7 +57,7 @@ def headline(outcome: Outcome) -> Text:
     if outcome.diagnosis is not None:
         stopped = outcome.diagnosis.kind == "interrupted"
         mark = ("■", "bold yellow") if stopped else ("✘", "bold red")
-        return Text.assemble(mark, f" {spec.verb.value} {spec.name}: {outcome.diagnosis.cause} ", (took, _DIM))
+        return Text.assemble(mark, f" {spec.verb.value} {spec.name}: {outcome.diagnosis.cause} ", (f"({took})", _DIM))
     words = f" {spec.name} {_DONE[spec.verb]}"
     tasks = "1 task" if state.changed == 1 else f"{state.changed} tasks"
     if spec.check:
@@ -109,7 +113,9 @@ def _roles(outcome: Outcome) -> Table:
     for name in ("tasks", "changed", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     for role in roles_of(outcome.state):
-        style = {"failed": "red", "unreachable": "red", "waiting": _DIM}.get(role.status, "")
+        if role.status == "waiting":
+            continue
+        style = {"failed": "red", "unreachable": "red"}.get(role.status, "")
         changed = Text(str(role.changed), style="yellow" if role.changed else _DIM)
         table.add_row(Text(role.name, style=style), str(role.done), changed, duration(role.seconds))
     return table
@@ -120,6 +126,8 @@ def _slowest(outcome: Outcome) -> Table:
     table.add_column("slowest tasks", no_wrap=True, overflow="ellipsis")
     table.add_column("time", justify="right", no_wrap=True)
     for task in outcome.state.slowest():
+        if task.seconds < _NOTICEABLE_SECONDS:
+            continue
         title = f"{task.role} > {task.name}" if task.role else task.name
         table.add_row(title, duration(task.seconds))
     return table
@@ -185,11 +193,12 @@ def _failure_panel(outcome: Outcome, *, boxed: bool) -> RenderableType:
     for label, value in _about(outcome, failure):
         table.add_row(label, value)
     if diagnosis is not None:
-        table.add_row("cause", Text(diagnosis.cause, style="bold"))
+        if diagnosis.kind != "task_failed":
+            table.add_row("cause", Text(diagnosis.cause, style="bold"))
         table.add_row("cure", Text(diagnosis.cure, style="cyan"))
     if not boxed:
         return _indented(table)
-    heading = Text(f" {title} ", style="bold red")
+    heading = Text(title, style="bold red")
     panel = Panel(table, box=ROUNDED, border_style="red", title=heading, title_align="left", padding=(1, 2))
     return _indented(panel, left=1)
 
@@ -199,7 +208,7 @@ def _about(outcome: Outcome, failure: Failure | None) -> Iterator[tuple[str, Ren
         yield "said", Text("\n".join(outcome.state.output[-12:]) or "(nothing)")
         return
     yield "host", failure.host
-    yield "where", Text(failure.where)
+    yield "where", Text(failure.where.removeprefix(f"{outcome.spec.playbook.parent.parent}/"))
     if failure.item:
         yield "item", failure.item
     yield "message", Text(failure.message)

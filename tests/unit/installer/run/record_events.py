@@ -1,7 +1,8 @@
-"""Record what ansible_runner really reports, for the reducer's tests: `python tests/unit/installer/run/record_events.py`.
+"""Record what ansible_runner really reports, for the reducer's tests.
 
-It runs the small playbooks of project/ on this machine (connection local, work in a temporary folder) and writes one
-events/<case>.jsonl each. Folders of this machine are replaced, so that the files are the same wherever they are made.
+`PYTHONPATH=. python tests/unit/installer/run/record_events.py [CASE...]` runs the small playbooks of project/ on this
+machine (connection local, work in a temporary folder) and writes one events/<case>.jsonl each. Folders of this machine
+are replaced, so that the files are the same wherever they are made.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kosmos_installer.paths import ansible_tree
 from kosmos_installer.plan import Options, RunSpec, Verb
 from kosmos_installer.runner import AnsibleRun, Stop
 
@@ -46,7 +48,10 @@ CASES = {
     "two_hosts": Case("ok", extra=(("target", "all"),)),
     "interrupted": Case("slow", stop_at="Wait for the far end"),
     "syntax": Case("ok", playbook="broken.yml"),
+    "verify": Case("ok", playbook="verify.yml"),
+    "preflight": Case("ok", playbook="verify.yml", extra=(("phase", "preflight"), ("enforce", "yes"))),
     "nobody": Case("ok", playbook="nobody.yml"),
+    "secret": Case("secret"),
 }
 
 
@@ -55,6 +60,7 @@ def environment(home: Path) -> dict[str, str]:
     return {
         **os.environ,
         "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
+        "ANSIBLE_COLLECTIONS_PATH": str(ansible_tree().collections),
         "ANSIBLE_ROLES_PATH": str(PROJECT / "roles"),
         "ANSIBLE_LOCAL_TEMP": str(home / "tmp"),
         "ANSIBLE_REMOTE_TMP": str(home / "remote"),
@@ -92,7 +98,7 @@ def run(case: Case, work: Path) -> tuple[list[dict[str, Any]], int]:
 def main(names: list[str]) -> int:
     """Record the named cases, or all."""
     EVENTS.mkdir(exist_ok=True)
-    for name in names or CASES:
+    for name in names or [name for name in CASES if name != "secret"]:
         with tempfile.TemporaryDirectory(prefix="kosmos-record-") as folder:
             events, rc = run(CASES[name], Path(folder))
             known = {str(PROJECT): "/kosmos", folder: "/work", sys.prefix: "/venv", str(Path.home()): "/home/op"}
