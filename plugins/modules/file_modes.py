@@ -1,5 +1,6 @@
 #!/usr/bin/python
 # Apache-2.0 (see LICENSE)
+# ruff: noqa: E402 - documentation first, as ansible-doc wants it
 """Take permissions away from files that somebody else wrote, and give them back on reset."""
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ DOCUMENTATION = r"""
 module: file_modes
 short_description: Limit the permissions of files that somebody else wrote
 description:
-  - Removes every permission bit beyond O(rules[].mode_max), and sets owner and group where a rule names them. It never adds a
-    bit and never makes a file, so it cannot widen an access.
+  - Removes every permission bit beyond O(rules[].mode_max), and sets owner and group where a rule names them. It never
+    adds a bit and never makes a file, so it cannot widen an access.
   - What a path had before is remembered under O(name), so that O(state=absent) can give it back.
   - Links are not followed. A path that does not exist is no fault.
 version_added: 0.1.0
@@ -112,7 +113,7 @@ def number(lookup, name: str | None, current: int, field: str) -> int:
 
 
 def wanted(root: Path, rules: list[dict]) -> dict[str, tuple[Access, Access]]:
-    """Return (before, after) by path, for every path that a rule meets. A later rule starts from the earlier one's result."""
+    """Return (before, after) by path that a rule meets. A later rule starts from the earlier's result."""
     plan: dict[str, tuple[Access, Access]] = {}
     for rule in rules:
         limit = int(rule["mode_max"], 8)

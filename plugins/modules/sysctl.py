@@ -1,5 +1,6 @@
 #!/usr/bin/python
 # Apache-2.0 (see LICENSE)
+# ruff: noqa: E402 - documentation first, as ansible-doc wants it
 """Keep kernel parameters: in one file for the next boot, and in the running kernel."""
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ DOCUMENTATION = r"""
 module: sysctl
 short_description: Keep kernel parameters in one file and in the running kernel
 description:
-  - Writes one file below C(/etc/sysctl.d) that holds exactly O(settings), and brings the running kernel to the same values.
-  - A key may hold C(*) for one part of the name (C(net.ipv4.conf.*.send_redirects)). systemd-sysctl expands it at boot and
-    udev for every interface that appears later; this module expands it over the interfaces of now.
-  - The value that each key had before is remembered, so that O(state=absent) can put it back. The kernel keeps some keys
-    one-way until the next boot; those are returned as RV(until_reboot).
+  - Writes one file below C(/etc/sysctl.d) that holds exactly O(settings), and brings the running kernel to the same
+    values.
+  - A key may hold C(*) for one part of the name (C(net.ipv4.conf.*.send_redirects)). systemd-sysctl expands it at boot,
+    and udev for every interface that appears later; this module expands it over the interfaces of now.
+  - The value that each key had before is remembered, so that O(state=absent) can put it back. The kernel keeps some
+    keys one-way until the next boot; those are returned as RV(until_reboot).
   - A key that this kernel does not have is skipped and returned as RV(unknown).
 version_added: 0.1.0
 author: KOSMOS maintainers (@kosmos)
@@ -26,7 +28,7 @@ options:
     type: dict
     required: true
   live:
-    description: Bring the running kernel to the same values. False where the kernel belongs to somebody else (a container).
+    description: Bring the running kernel to the same values. False where it belongs to somebody else (a container).
     type: bool
     default: true
   state:
@@ -82,7 +84,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 MEMORY = "var/lib/kosmos/sysctl"
-HEADER = "# Written by KOSMOS, and removed by its reset. One owner for each key: see the README of the role that names this file.\n"
+HEADER = "# Written by KOSMOS, and removed by its reset. One owner for each key: the role that names this file.\n"
 
 
 def render(settings: dict[str, object]) -> str:
@@ -98,7 +100,7 @@ def plain(value: object) -> str:
 def expand(root: Path, settings: dict[str, object]) -> tuple[dict[str, str], list[str]]:
     """Return (value by path below /proc/sys, keys that do not exist).
 
-    Paths, not dotted names, because the name of an interface may hold a dot. A plain key wins over a pattern that meets it.
+    Paths, not dotted names, because the name of an interface may hold a dot. A plain key wins over a pattern.
     """
     base, wanted, unknown = root / "proc/sys", {}, []
     for key in sorted(settings, key=lambda name: "*" not in name):  # patterns first, so plain names overwrite
@@ -201,7 +203,12 @@ def main() -> None:
         unknown=unknown,
         until_reboot=sorted(map(dotted, until_reboot)),
         diff=[
-            {"before_header": str(file), "after_header": str(file), "before": before_text or "", "after": after_text or ""},
+            {
+                "before_header": str(file),
+                "after_header": str(file),
+                "before": before_text or "",
+                "after": after_text or "",
+            },
             {
                 "before_header": "running kernel",
                 "after_header": "running kernel",
