@@ -94,23 +94,26 @@ class PackageSet:
 
     def install(self) -> Outcome:
         """Install what is missing. Raises HostError; its `reason` tells a lock from a lost mirror from a full disk."""
-        outcome = Outcome()
-        status = self.status()
-        half_done = interrupted(status, self.root / "var/lib/dpkg/updates")
-        missing = [name for name in self.wanted if name not in status or not status[name].installed]
-        if not missing and not half_done:
-            return outcome
-        outcome.changed, outcome.repaired, outcome.installed = True, half_done, missing
-        if self.check:
+        missing, half_done = self._lacking()
+        outcome = Outcome(changed=bool(missing or half_done), installed=missing, repaired=half_done)
+        if self.check or not outcome.changed:
             return outcome
         self.apt.wait_for_lock()
-        if half_done:
+        # Who held the lock may have installed, or left half done, something meanwhile.
+        missing, outcome.repaired = self._lacking()
+        if outcome.repaired:
             self.apt.repair()
-            status = self.status()
-            missing = [name for name in self.wanted if name not in status or not status[name].installed]
+            missing, _ = self._lacking()
+        outcome.installed = []
         if missing:
             self._install(missing, outcome)
         return outcome
+
+    def _lacking(self) -> tuple[list[str], list[str]]:
+        """Return the wanted packages that are missing, and those that an interrupted dpkg left half done."""
+        status = self.status()
+        missing = [name for name in self.wanted if name not in status or not status[name].installed]
+        return missing, interrupted(status, self.root / "var/lib/dpkg/updates")
 
     def _install(self, missing: Sequence[str], outcome: Outcome) -> None:
         if self.apt.lists_age_seconds() > self.lists_max_age_seconds:
@@ -121,8 +124,7 @@ class PackageSet:
         self.displaced_journal.add(plan.removed)
         self.apt.transact(*NO_RECOMMENDS, "install", *missing, doing=f"install {names(missing)}")
         outcome.installed, outcome.removed = list(plan.new), list(plan.removed)
-        status = self.status()
-        absent = [name for name in missing if name not in status or not status[name].installed]
+        absent, _ = self._lacking()
         if absent:
             raise HostError(
                 f"apt reported success, but these are not installed: {names(absent)}",

@@ -192,3 +192,12 @@ def test_a_locked_apt_names_its_holder(tmp_path: Path, hold_lock: Callable[[Path
         apt.wait_for_lock()
     assert caught.value.reason == "apt_locked"
     assert f"(pid {pid})" in str(caught.value)
+
+
+def test_what_another_package_run_did_while_we_waited_counts(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.write(stanza("base-files"), stanza("chrony", state="unpacked"))
+    packages = fake.set("chrony")
+    monkeypatch.setattr(packages.apt, "wait_for_lock", lambda: fake.write(stanza("base-files"), stanza("chrony")))
+    outcome = packages.install()
+    assert (outcome.repaired, outcome.installed) == ([], [])
+    assert fake.calls == []
