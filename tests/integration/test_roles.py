@@ -55,15 +55,14 @@ def test_role(scenario: str, bed: None) -> None:
     )  # fmt: skip
     output = re.sub(r"\x1b\[[0-9;]*m", "", ran.stdout)
     assert ran.returncode == 0, f"molecule test -s {scenario}\n{told(output)}"
-    steps = re.findall(rf"^{scenario} ➜ (\w+): Executed: (.+)$", output, re.MULTILINE)
+    steps = re.findall(rf"\[{scenario} > (\w+)\] Executed: (\w+)", output)
     assert [name for name, _ in steps].count("verify") == 2, output
     assert {result for _, result in steps} == {"Successful"}, steps
 
 
 def told(output: str) -> str:
-    """Return the part of Molecule's output in which something failed, or its end."""
-    lines = [line for line in output.splitlines() if line.strip(" │")]
-    first = next(
-        (n for n, line in enumerate(lines) if re.search(r"fatal:|\[ERROR\]|FAILED|CRITICAL", line)), len(lines) - 60
-    )
-    return "\n".join(lines[max(first - 15, 0) : first + 80])
+    """Return what Molecule said of the step that failed; all of it when no step was reached."""
+    lines = [line.rstrip() for line in output.splitlines() if line.strip(" │")]
+    end = next((number for number, line in enumerate(lines) if "Executed: Failed" in line), len(lines))
+    start = max((number for number, line in enumerate(lines[:end]) if line.endswith("] Executing")), default=0)
+    return "\n".join(lines[start : end + 1][-120:])
