@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 NAMESPACE = "kosmos-smoke"
 BANNER = "Starting gVisor"
@@ -135,13 +135,12 @@ def limit(cgroup: Path | None, name: str) -> int | str | None:
     return int(text) if text.isdigit() else text or None
 
 
-def read_until_ready(process: subprocess.Popen[bytes], deadline: float) -> list[str]:
+def read_until_ready(output: IO[bytes], deadline: float) -> list[str]:
     """Collect the container's output up to its last line.
 
     :raises SmokeError: it ended or stayed silent before that.
     """
-    assert process.stdout is not None
-    descriptor, collected = process.stdout.fileno(), b""
+    descriptor, collected = output.fileno(), b""
     while READY.encode() not in collected:
         readable, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
         chunk = os.read(descriptor, 65536) if readable else b""
@@ -174,7 +173,7 @@ def smoke(wanted: Wanted, folder: Path, busybox: Path) -> dict[str, Any]:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:
-            lines = read_until_ready(process, started + wanted.timeout_seconds)
+            lines = read_until_ready(process.stdout, started + wanted.timeout_seconds)
             pid = task_pid(name)
             cgroup = cgroup_of(pid)
             command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")

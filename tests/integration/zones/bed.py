@@ -105,9 +105,7 @@ class Bed:
 
     def connect(self, name: str, *attempts: tuple[str, str, int]) -> list[bool]:
         """Try to open TCP connections (source, destination, port) from a host, all at once; tell which opened."""
-        return list(
-            json.loads(self.run(name, sys.executable, str(HERE / "talk.py"), "connect", text=json.dumps(attempts)))
-        )
+        return list(json.loads(self.run(name, sys.executable, str(HERE / "talk.py"), "connect", json.dumps(attempts))))
 
     def down(self) -> None:
         for server in self.servers:

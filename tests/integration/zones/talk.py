@@ -1,4 +1,4 @@
-"""Runs inside a namespace: `serve PORT...` accepts for ever; `connect` reads attempts and tells which were accepted."""
+"""Runs inside a namespace: `serve PORT...` accepts for ever; `connect JSON` tries and tells which were accepted."""
 
 from __future__ import annotations
 
@@ -53,4 +53,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve([int(port) for port in sys.argv[2:]])
     else:
-        sys.stdout.write(json.dumps(connect(json.load(sys.stdin))))
+        sys.stdout.write(json.dumps(connect(json.loads(sys.argv[2]))))
