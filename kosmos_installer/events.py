@@ -5,6 +5,7 @@ Events have the shape of ansible_runner 2.4.3 and are redacted before they come 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,6 +18,9 @@ Event = Mapping[str, Any]
 
 # The worst result of a task on any host names the task.
 _RANK = {"running": 0, "skipped": 1, "ok": 2, "changed": 3, "rescued": 4, "failed": 5, "unreachable": 6}
+
+# Ansible's own task before the first one of a role with an argument specification.
+_ARGUMENT_CHECK = re.compile(r"^Validating arguments against arg spec .*", re.DOTALL)
 
 _RESULTS = {
     "runner_on_ok": "ok",
@@ -177,11 +181,11 @@ def _running_for(state: RunState, task: Task) -> float:
 
 
 def _start_task(state: RunState, data: Event) -> RunState:
-    role = str(data.get("role", ""))
+    role, name = str(data.get("role", "")), str(data.get("name") or data.get("task") or "")
     task = Task(
         uuid=str(data.get("task_uuid", "")),
         role=role.rpartition(".")[2],
-        name=str(data.get("name") or data.get("task") or "").removeprefix(f"{role} : "),
+        name=_ARGUMENT_CHECK.sub("Validate the arguments", name.removeprefix(f"{role} : ")),
         path=str(data.get("task_path", "")),
         handler=bool(data.get("is_conditional")),
         started=state.now,

@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined
 
 from kosmos_installer import __version__
 from kosmos_installer.outcome import Outcome, by_role, counts_of, duration
+from kosmos_installer.plan import Verb
 from kosmos_installer.record import Record
 from kosmos_installer.results import Check
 
@@ -61,6 +62,15 @@ def sections(checks: tuple[Check, ...]) -> list[Section]:
     ]
 
 
+def verdict(outcome: Outcome) -> str:
+    """The end of the sentence that begins with the appliance's name."""
+    if outcome.failed_checks:
+        return "is not fit yet" if outcome.spec.verb is Verb.PREFLIGHT else "is not as it should be"
+    if outcome.diagnosis is not None:
+        return "could not be examined completely"
+    return "is fit for the appliance" if outcome.spec.verb is Verb.PREFLIGHT else "is as it should be"
+
+
 def as_html(outcome: Outcome, now: datetime) -> str:
     """The report for people. Everything from the host is escaped; the page loads nothing and runs no script."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -68,6 +78,7 @@ def as_html(outcome: Outcome, now: datetime) -> str:
     template = Path(__file__).with_suffix(".html.j2").read_text(encoding="utf-8")
     return environment.from_string(template).render(
         outcome=outcome,
+        verdict=verdict(outcome),
         sections=sections(outcome.state.checks),
         counts=counts_of(outcome.state.checks),
         failed=outcome.failed_checks,

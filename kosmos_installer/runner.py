@@ -35,6 +35,7 @@ Event = dict[str, Any]
 _END: Event = {"event": "end of session"}
 
 TICK_SECONDS = 0.1
+_SCRATCH = "kosmos-run-"
 GRACE_SECONDS = 20.0  # an SSH connection that has just dropped is noticed within this time
 
 # What must hold whatever the operator's own environment says.
@@ -209,8 +210,14 @@ def _program(name: str, environment: Mapping[str, str]) -> str:
 def _scratch_folder(environment: Mapping[str, str]) -> Iterator[Path]:
     """A 0700 folder, in memory where the system has such a place, removed at the end."""
     places = [environment.get("XDG_RUNTIME_DIR", ""), "/dev/shm"]  # noqa: S108 - mkdtemp makes it private
-    parent = next((place for place in places if place and os.access(place, os.W_OK | os.X_OK)), None)
-    folder = Path(tempfile.mkdtemp(prefix="kosmos-run-", dir=parent))
+    parent = Path(
+        next((place for place in places if place and os.access(place, os.W_OK | os.X_OK)), tempfile.gettempdir())
+    )
+    for left in parent.glob(f"{_SCRATCH}*"):
+        owner = left.name.removeprefix(_SCRATCH).partition("-")[0]
+        if owner.isdigit() and not Path("/proc", owner).exists():  # of a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-", dir=parent))
     try:
         yield folder
     finally:

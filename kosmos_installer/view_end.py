@@ -75,7 +75,7 @@ def footer(outcome: Outcome, report: str = "") -> list[tuple[str, str]]:
     lines = [("report", report)] if report else []
     lines.append(("log", outcome.log))
     if outcome.diagnosis is not None:
-        lines.append(("resume" if outcome.spec.verb is not Verb.VERIFY else "again", outcome.resume))
+        lines.append(("resume" if outcome.spec.verb in {Verb.APPLY, Verb.RESET} else "again", outcome.resume))
     elif outcome.next_command:
         lines.append(("next", outcome.next_command))
     return lines
@@ -87,7 +87,9 @@ def failed_checks(checks: tuple[Check, ...]) -> RenderableType:
     table.add_column(width=1)
     table.add_column(width=7, style=_DIM)
     table.add_column(overflow="fold")
-    for check in checks:
+    for number, check in enumerate(checks):
+        if number:
+            table.add_row()
         title = Text.assemble((check.id, "bold"), "  ", check.title, (f"  {check.severity}", _DIM))
         table.add_row(Text("✘", style="red"), Text("failed", style="red"), title)
         table.add_row("", "found", Text(shown(check.found), style="yellow"))
@@ -96,7 +98,6 @@ def failed_checks(checks: tuple[Check, ...]) -> RenderableType:
             table.add_row("", "why", check.reason)
         if check.cure:
             table.add_row("", "cure", Text(check.cure, style="cyan"))
-        table.add_row()
     return table
 
 

@@ -51,8 +51,12 @@ CASES = {
     "verify": Case("ok", playbook="verify.yml"),
     "preflight": Case("ok", playbook="verify.yml", extra=(("phase", "preflight"), ("enforce", "yes"))),
     "nobody": Case("ok", playbook="nobody.yml"),
-    "secret": Case("secret"),
+    "secret": Case("secret", options=Options(tags=("net",))),
+    "slow": Case("slow", options=Options(tags=("net",))),
 }
+
+
+_NOT_RECORDED = {"secret", "slow"}  # only run, by test_run_canaries.py and test_run_whole.py
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -77,6 +81,7 @@ def spec(case: Case, work: Path) -> RunSpec:
         playbook=PROJECT / "playbooks" / case.playbook,
         inventory=PROJECT / "hosts.yml",
         options=case.options,
+        tags=case.options.tags,
         extra_vars=(("case", case.case), ("work", str(work)), *case.extra),
     )
 
@@ -98,7 +103,7 @@ def run(case: Case, work: Path) -> tuple[list[dict[str, Any]], int]:
 def main(names: list[str]) -> int:
     """Record the named cases, or all."""
     EVENTS.mkdir(exist_ok=True)
-    for name in names or [name for name in CASES if name != "secret"]:
+    for name in names or [name for name in CASES if name not in _NOT_RECORDED]:
         with tempfile.TemporaryDirectory(prefix="kosmos-record-") as folder:
             events, rc = run(CASES[name], Path(folder))
             known = {str(PROJECT): "/kosmos", folder: "/work", sys.prefix: "/venv", str(Path.home()): "/home/op"}
