@@ -23,7 +23,7 @@ from .ssh import Ssh, config_text, speaks
 from .state import Process, State, stop_all
 from .tools import FIRMWARE, Tools
 
-_PANIC = b"Kernel panic"
+_FATAL = {b"Kernel panic": "the kernel panicked", b"You are in emergency mode": "it stopped in emergency mode"}
 _PORT_TAKEN = "Could not set up host forwarding rule"
 # Ten to fifteen times what a quiet machine needs: a busy one is slow, and a panic or an ended QEMU is seen at once.
 _BOOT_SECONDS = {"kvm": 150.0, "tcg": 900.0}
@@ -177,7 +177,7 @@ class Vm:
     def wait_ssh(self, seconds: float | None = None) -> float:
         """Wait until a command runs by ssh and return the seconds it took.
 
-        Raises `KosmosError` at once for a kernel panic or an ended QEMU, else after `seconds` of wall clock.
+        Raises `KosmosError` at once for a panic, emergency mode or an ended QEMU, else after `seconds` of wall clock.
         """
         state = self.state
         limit = seconds if seconds is not None else _BOOT_SECONDS[state.accelerator["name"]]
@@ -196,8 +196,10 @@ class Vm:
             return False
 
     def _must_live(self) -> None:
-        if _PANIC in self.console_bytes():
-            raise self._trouble(f"{self.alias}: the kernel panicked")
+        said = self.console_bytes()
+        for sign, meaning in _FATAL.items():
+            if sign in said:
+                raise self._trouble(f"{self.alias}: {meaning}")
         if not self.running():
             raise self._trouble(f"{self.alias}: QEMU ended")
 
