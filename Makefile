@@ -10,7 +10,7 @@ help: ## list these commands
 
 setup: $(VENV)/.ready ## make the Python environment in .venv from the lock (hashes checked)
 
-$(VENV)/.ready: requirements-dev.lock pyproject.toml
+$(VENV)/.ready: requirements-dev.lock
 	tools/make-venv $(VENV)
 	@touch $@
 
