@@ -59,7 +59,10 @@ def test_playbooks_and_steps_are_there(scenario: str) -> None:
         if step.startswith("side_effect "):
             assert (MOLECULE / scenario / step.split()[1]).is_file(), step
     assert [step for step in steps if step in STEPS] == STEPS
-    assert "side_effect" in steps[steps.index("verify tests/applied") : steps.index("verify tests/clean")]
+    if (ROOT / "roles" / scenario / "tasks/reset.yml").exists():
+        applied, clean = steps.index("verify tests/applied"), steps.index("verify tests/clean")
+        assert "side_effect ../_shared/prove.yml" in steps[:applied], "check mode has to find nothing after converge"
+        assert "side_effect" in steps[applied:clean], "the reset runs between the two folders of tests"
 
 
 def test_shared_playbooks_are_there() -> None:
