@@ -128,7 +128,8 @@ class ActionModule(ActionBase):
         mine = {"results": results, "summary": summary}
         outcome = {"changed": False, "results": results, "summary": summary}
         if enforce and failures(results):
-            return outcome | {"failed": True, "msg": explain(results)}
+            # A person reads this result: what passed would only bury what did not.
+            return outcome | {"failed": True, "results": failures(results), "msg": explain(results)}
         return outcome | {"ansible_facts": {FACT: dict(before) | {role: mine}}}
 
 

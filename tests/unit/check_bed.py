@@ -31,11 +31,19 @@ def kosmos_variables(inventory: Path = REPOSITORY / "inventories/lab") -> dict[s
     return variables
 
 
+def _main(folder: Path) -> dict[str, Any]:
+    """The variables of a role's folder: main.yml, or every file below main/."""
+    found: dict[str, Any] = {}
+    for path in [folder / "main.yml", *sorted((folder / "main").glob("*.yml"))]:
+        found |= _load(path) or {}
+    return found
+
+
 def checks_of(role: str, variables: Mapping[str, Any] | None = None, **overrides: Any) -> Checks:
     """The checks of a role by id, rendered; those whose `when` is false are marked as skipped."""
     folder = REPOSITORY / "roles" / role
-    known = dict(_load(folder / "defaults/main.yml") or {}) | dict(variables or {})
-    known |= dict(_load(folder / "vars/main.yml") or {}) | {"role_path": str(folder)} | overrides
+    known = _main(folder / "defaults") | dict(variables or {}) | _main(folder / "vars")
+    known |= {"role_path": str(folder)} | overrides
     templar = Templar(DataLoader(), known)
     return {
         check["id"]: _rendered(templar, check, role)
