@@ -27,7 +27,7 @@ def failed(text: str, status: str = "failed") -> RunState:
 
 
 @pytest.mark.parametrize("row", EVIDENCE, ids=[f"{number}-{row['kind']}" for number, row in enumerate(EVIDENCE)])
-def test_real_words(row: dict[str, Any]) -> None:
+def test_words_of_programs(row: dict[str, Any]) -> None:
     before_any_task = RunState(output=tuple(row["text"].split("\n")))
     state = failed(row["text"], row["status"]) if row["status"] else before_any_task
     found = diagnose(spec_of(), state, 2)
@@ -40,7 +40,7 @@ def test_real_words(row: dict[str, Any]) -> None:
         assert not any(hole in text for hole in ("{", "()", "  ", " .")), text
 
 
-def test_every_rule_is_proved_by_real_words() -> None:
+def test_every_rule_has_words_that_prove_it() -> None:
     assert {rule.kind for rule in rules()} <= {row["kind"] for row in EVIDENCE}
 
 
