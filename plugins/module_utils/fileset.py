@@ -30,6 +30,8 @@ from urllib.parse import quote
 BACKUP_SUFFIX = ".kosmos-orig"
 PENDING_DIR = Path("/var/lib/kosmos/pending")
 VALIDATE_TIMEOUT_SECONDS = 120
+#: How a shell, env or xargs says that the program it should start is not installed (POSIX, 2.8.2).
+NOT_FOUND = 127
 
 
 class FileSetError(Exception):
@@ -207,6 +209,8 @@ class FileSet:
                     )
                 except subprocess.TimeoutExpired as exc:
                     raise FileSetError(f"{change.entry.dest}: '{argv[0]}' did not answer in {exc.timeout} s") from exc
+                if self.check and done.returncode == NOT_FOUND:
+                    continue
                 if done.returncode != 0:
                     said = (done.stderr + done.stdout).strip().replace(str(copy), change.entry.dest)
                     raise FileSetError(f"{change.entry.dest}: refused by '{argv[0]}', nothing was changed: {said}")

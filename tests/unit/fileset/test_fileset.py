@@ -162,3 +162,12 @@ def test_wrong_kind_is_refused(tmp_path: Path, state: str, cure: str) -> None:
     target.mkdir() if state == "present" else target.write_text("")
     with pytest.raises(FileSetError, match=cure):
         fileset(tmp_path, entry(target, state=state, content="")).compare()
+
+
+def test_a_validator_that_is_started_by_another_program_may_be_missing_in_check_mode(tmp_path: Path) -> None:
+    files = (entry(tmp_path / "a", content="x\n", validate="env no-such-validator %s"),)
+    checked = fileset(tmp_path, *files, check=True)
+    checked.validate(checked.compare())
+    real = fileset(tmp_path, *files)
+    with pytest.raises(FileSetError, match="refused by 'env'"):
+        real.validate(real.compare())
