@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kosmos_installer.errors import KosmosError
+
 from .recipe import OPERATOR
 
 
@@ -62,15 +64,25 @@ class Ssh:
     def run(
         self, *words: str, root: bool = False, stdin: str | None = None, timeout_seconds: float = 300.0
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end and return exit code and output; 255 means that ssh itself failed."""
-        return subprocess.run(
-            self.argv(*words, root=root),
-            input=stdin or "",
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout_seconds,
-        )
+        """Run a command to its end and return exit code and output; 255 means that ssh itself failed.
+
+        Raises `KosmosError` when it has not ended after `timeout_seconds`.
+        """
+        try:
+            return subprocess.run(
+                self.argv(*words, root=root),
+                input=stdin or "",
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=timeout_seconds,
+            )
+        except subprocess.TimeoutExpired:
+            raise KosmosError(
+                f"A command in {self.alias} did not end in {timeout_seconds:.0f} seconds",
+                where=" ".join(words)[:200],
+                cure="look at the machine: kosmos-install lab ssh; on a busy computer, wait until it is quieter",
+            ) from None
 
     def become(self, *words: str, root: bool = False) -> None:
         """Replace this process by ssh, so that the terminal, signals and the exit code are its own."""

@@ -192,7 +192,7 @@ class Vm:
     def _answers(self) -> bool:
         try:
             return self.ssh.run("true", timeout_seconds=60).returncode == 0
-        except subprocess.TimeoutExpired:
+        except KosmosError:
             return False
 
     def _must_live(self) -> None:
@@ -231,14 +231,14 @@ class Vm:
         if done.returncode != 0:
             raise KosmosError(f"{self.alias}: the clock could not be set", why=done.stderr.strip())
 
-    def settle(self, seconds: float = 300.0) -> None:
+    def settle(self, seconds: float = 900.0) -> None:
         """Wait until systemd has finished starting; raise when a unit has failed."""
         done = self.ssh.run("systemctl is-system-running --wait", timeout_seconds=seconds)
         if done.stdout.strip() != "running":
             failed = self.ssh.run("systemctl list-units --failed --no-legend --plain").stdout.strip()
             raise self._trouble(f"{self.alias} is '{done.stdout.strip()}', not running: {failed or done.stderr}")
 
-    def power_off(self, seconds: float = 180.0) -> None:
+    def power_off(self, seconds: float = 400.0) -> None:
         """Shut the machine down in order and wait until QEMU has ended."""
         self.ssh.run("systemctl poweroff", root=True)
         deadline = time.monotonic() + seconds

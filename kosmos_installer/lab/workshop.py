@@ -114,7 +114,7 @@ class Workshop:
         vm.start(spec, self.accelerator, self._dirs.sockets)
         try:
             self._progress.say(f"Answers by ssh after {vm.wait_ssh():.0f} s; running grub-install and update-grub")
-            done = vm.ssh.run("sh -s", root=True, stdin=recipe.FINISH, timeout_seconds=500)
+            done = vm.ssh.run("sh -s", root=True, stdin=recipe.FINISH, timeout_seconds=1500)
             if done.returncode != 0:
                 raise KosmosError("The base machine could not be finished", why=done.stderr.strip()[-800:])
             vm.power_off()

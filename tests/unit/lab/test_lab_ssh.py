@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kosmos_installer.errors import KosmosError
 from kosmos_installer.lab.ssh import Ssh, config_text, remote_command, speaks
 
 
@@ -79,3 +80,14 @@ def test_a_closed_port_does_not_speak() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     assert not speaks(port, 1)
+
+
+def test_a_command_that_does_not_end_is_a_failure_with_a_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = tmp_path / "ssh"
+    slow.write_text("#!/bin/sh\nexec sleep 30\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(KosmosError, match="did not end in 0 seconds") as caught:
+        Ssh(Path("/c"), "kosmos-lab").run("id", timeout_seconds=0.2)
+    assert caught.value.where == "id"
+    assert caught.value.cure
