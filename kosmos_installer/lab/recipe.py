@@ -1,7 +1,8 @@
 """What the system disk holds: Debian 13 as its installer leaves a server, and nothing of KOSMOS.
 
 Left out on purpose: documentation tools (rebuilding the manual index takes minutes under emulation) and a swap area.
-Added on purpose: the operator's key with passwordless sudo, and a serial console, on which a kernel panic is seen.
+Added on purpose: the operator's key with passwordless sudo, a serial console, on which a kernel panic is seen, and
+patience: on a busy machine an emulated disk needs more than systemd's 90 seconds to appear.
 """
 
 from __future__ import annotations
@@ -78,6 +79,9 @@ def overlay(public_key: str, mirror: Mirror) -> dict[str, File]:
             f"allow-hotplug {MANAGEMENT_INTERFACE}\niface {MANAGEMENT_INTERFACE} inet dhcp\n",
         ),
         f"etc/sudoers.d/{OPERATOR}": File(0o440, f"{OPERATOR} ALL=(ALL:ALL) NOPASSWD: ALL\n"),
+        "etc/systemd/system.conf.d/emulation.conf": File(
+            0o644, "[Manager]\nDefaultDeviceTimeoutSec=15min\nDefaultTimeoutStartSec=5min\n"
+        ),
         f"home/{OPERATOR}/.ssh/authorized_keys": File(0o600, public_key.strip() + "\n"),
         # Only until FINISH has run update-grub in the machine itself.
         "boot/grub/grub.cfg": File(
@@ -115,7 +119,7 @@ def hooks(overlay_tar: str) -> tuple[str, ...]:
         # The group of that name is Debian's own (base-passwd), so the account gets the group `users`.
         f'chroot "$1" useradd --create-home --shell /bin/bash --no-user-group --gid users --groups sudo,adm {OPERATOR}',
         # Made here, since a file of the overlay may not decide the permissions of the directory above it.
-        f'install -d -m 0700 "$1{home}/.ssh"; mkdir -p "$1/boot/efi"',
+        f'install -d -m 0700 "$1{home}/.ssh"; mkdir -p "$1/boot/efi" "$1/etc/systemd/system.conf.d"',
         f"tar-in {overlay_tar} /",
         f'chroot "$1" chown -R {OPERATOR}:users {home}/.ssh',
         'rm -f "$1"/etc/apt/apt.conf.d/99mmdebstrap "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap',
