@@ -65,6 +65,7 @@ def machine(applied_module: Suite) -> Iterator[Suite]:
     text = base64.b64encode(TALK.read_bytes()).decode()
     root(applied_module, f"echo {text} | base64 -d > /run/talk.py")
     root(applied_module, "systemd-run --quiet --collect --unit=proof python3 /run/talk.py serve 443 8443")
+    root(applied_module, "until ss -Hltn 'sport = :8443' | grep -q .; do sleep 0.2; done")
     servers = [
         subprocess.Popen(
             applied_module.lab.peer(vlan).argv(sys.executable, str(TALK), "serve", "443", "8443"),

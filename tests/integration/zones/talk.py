@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 
+IP_TRANSPARENT = 19  # ip(7)
 PATIENCE_SECONDS = 3.0  # one retransmitted SYN, on a loaded machine
 
 
@@ -34,7 +35,7 @@ def connect(attempts: list[tuple[str, str, int]]) -> list[bool]:
             family = socket.AF_INET6 if ":" in dest else socket.AF_INET
             client = socket.socket(family, socket.SOCK_STREAM)
             client.setblocking(False)
-            client.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND: a forged source need not be ours
+            client.setsockopt(socket.SOL_IP, IP_TRANSPARENT, 1)  # so that a forged source really leaves
             client.bind((source, 0))
             if client.connect_ex((dest, port)) in (0, errno.EINPROGRESS):
                 selector.register(client, selectors.EVENT_WRITE, number)

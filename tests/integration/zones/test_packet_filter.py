@@ -138,6 +138,7 @@ def test_every_pair_of_hosts_is_treated_as_the_matrix_says(bed: Bed, tmp_path: P
                 wrong.append(f"{host.name} {attempt}: {'open' if open_ else 'dropped'}, but {verdict}")
     assert wrong == []
     assert permitted >= 10
+    assert bed.counter("drop_spoof") > 0, "the forged packets never left"
 
 
 def test_a_flood_from_one_source_is_cut_and_nobody_else_notices(bed: Bed, tmp_path: Path) -> None:
