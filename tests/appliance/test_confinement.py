@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 
@@ -37,7 +38,7 @@ def in_container(suite: Suite, *command: str) -> subprocess.CompletedProcess[str
             "noNewPrivileges": True,
             "apparmorProfile": "kosmos-agent",
         },
-        "root": {"path": "/", "readonly": True},
+        "root": {"path": "rootfs", "readonly": True},
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc"},
             {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=1777"]},
@@ -45,16 +46,21 @@ def in_container(suite: Suite, *command: str) -> subprocess.CompletedProcess[str
         "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "ipc"}], "seccomp": seccomp},
     }
     text = shlex.quote(json.dumps(spec))
-    prepare = f"mkdir -p {BUNDLE} && printf %s {text} > {BUNDLE}/config.json"
+    prepare = f"printf %s {text} > {BUNDLE}/config.json"
     return suite.lab.run(
         f"{prepare} && runc --root /run/{CONTAINER}-runc run --bundle {BUNDLE} {CONTAINER} </dev/null", root=True
     )
 
 
 @pytest.fixture(scope="module")
-def machine(applied_module: Suite) -> Suite:
-    applied_module.lab.run("install -d -o 10001 -g 10001 /var/lib/kosmos/agents/proof", root=True)
-    return applied_module
+def machine(applied_module: Suite) -> Iterator[Suite]:
+    lab = applied_module.lab
+    # A root file system for the container: the host's own, seen from a second place because runc cannot pivot to /.
+    lab.run(
+        f"install -d -o root /var/lib/kosmos/agents/proof {BUNDLE}/rootfs && mount --bind / {BUNDLE}/rootfs", root=True
+    )
+    yield applied_module
+    lab.run(f"umount {BUNDLE}/rootfs && rm -r {BUNDLE} /var/lib/kosmos/agents/proof", root=True)
 
 
 def test_a_permitted_write_works(machine: Suite) -> None:
