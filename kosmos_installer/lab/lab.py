@@ -24,7 +24,7 @@ from .snapshot import Snapshot
 from .ssh import Ssh
 from .state import State, stop_all
 from .store import locked
-from .vm import Vm, empty_disk
+from .vm import StalledError, Vm, empty_disk
 from .workshop import Workshop
 
 FRESH = "fresh"
@@ -179,9 +179,12 @@ class Lab:
             vm.prepare(self.workshop.base, spec)
         elif new_data:
             empty_disk(vm.tools, vm.places.data, spec.data_mib)
-        vm.start(spec, self.workshop.accelerator, self.dirs.sockets)
+        chosen = self.workshop.accelerator
         if wait:
-            self.progress.say(f"{self.alias} answers by ssh after {vm.wait_ssh():.0f} s")
+            took = vm.boot(spec, chosen, self.dirs.sockets, self.progress)
+            self.progress.say(f"{self.alias} answers by ssh after {took:.0f} s")
+        else:
+            vm.start(spec, chosen, self.dirs.sockets)
         self._mark_ready()
 
     def _restore(self, one: Snapshot) -> None:
@@ -238,7 +241,12 @@ class Lab:
         began = time.monotonic()
         self.run("systemctl reboot", root=True)
         while time.monotonic() - began < REBOOT_SECONDS:
-            self.vm.wait_ssh()
+            try:
+                self.vm.wait_ssh()
+            except StalledError as stall:
+                self.progress.say(f"{stall.what}; pressing reset")
+                self.vm.press_reset()
+                continue
             after = self.run("cat /proc/sys/kernel/random/boot_id").stdout
             if after not in {"", before}:
                 return time.monotonic() - began

@@ -111,9 +111,9 @@ class Workshop:
         vm = self.vm(target / "vm", ALIAS)
         spec = Spec()
         vm.prepare(target, spec)
-        vm.start(spec, self.accelerator, self._dirs.sockets)
         try:
-            self._progress.say(f"Answers by ssh after {vm.wait_ssh():.0f} s; running grub-install and update-grub")
+            took = vm.boot(spec, self.accelerator, self._dirs.sockets, self._progress)
+            self._progress.say(f"Answers by ssh after {took:.0f} s; running grub-install and update-grub")
             done = vm.ssh.run("sh -s", root=True, stdin=recipe.FINISH, timeout_seconds=1500)
             if done.returncode != 0:
                 raise KosmosError("The base machine could not be finished", why=done.stderr.strip()[-800:])
@@ -146,9 +146,9 @@ class Workshop:
         self._progress.say("Starting the fresh machine")
         vm = self.vm(target / "vm", ALIAS)
         vm.prepare(self.base, spec)
-        vm.start(spec, self.accelerator, self._dirs.sockets)
         try:
-            self._progress.say(f"Answers by ssh after {vm.wait_ssh():.0f} s; waiting until it has settled")
+            took = vm.boot(spec, self.accelerator, self._dirs.sockets, self._progress)
+            self._progress.say(f"Answers by ssh after {took:.0f} s; waiting until it has settled")
             vm.settle()
             self._progress.say("Saving it as the golden machine")
             snapshot.save(vm, target / "fresh", target / "layers")
