@@ -21,8 +21,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
-# All stages together; .ci/run stays under 60 minutes with the setup before it.
-TIME_LIMIT_SECONDS = 55 * 60
+# A stop for what hangs. The aim is 60 minutes for .ci/run, setup included; a busy machine may need longer.
+TIME_LIMIT_SECONDS = 78 * 60
 OTHER_PYTHONS = ("3.11", "3.12", "3.13")
 
 
@@ -85,8 +85,8 @@ def other_pythons() -> Iterator[Check]:
 
 
 def roles() -> Iterator[Check]:
-    """Each role in a systemd container."""
-    yield pytest("roles", "tests/integration", "-m", "container")
+    """Each role in a systemd container, and the packet filter in network namespaces."""
+    yield pytest("roles", "tests/integration", "-m", "not vm")
 
 
 def appliance() -> Iterator[Check]:
