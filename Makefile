@@ -20,7 +20,7 @@ packages: setup ## install the Debian packages that the tests and the lab need (
 lint: setup ## ruff, mypy, yamllint, ansible-lint, syntax check
 	tools/run_stages.py lint
 
-test: setup ## everything: lint, unit tests on each Python here, role scenarios, appliance in a VM
+test: setup ## lint, unit tests on each Python here, role scenarios, the journey of an appliance in a VM
 	tools/run_stages.py all
 
 test-unit: setup ## unit tests on the main Python
@@ -29,8 +29,11 @@ test-unit: setup ## unit tests on the main Python
 test-roles: setup ## each role in a systemd container
 	tools/run_stages.py roles
 
-test-appliance: setup ## the whole appliance in the lab VM
+test-appliance: setup ## one journey in the lab VM: plan, apply, reboot, verify, apply again
 	tools/run_stages.py appliance
+
+test-extended: setup ## the long tests in the VM: every check broken, zones, faults, reset, the lab itself
+	tools/run_stages.py extended
 
 lab: setup ## from nothing to a proven appliance in a VM: up, apply, reboot, verify
 	tools/install-debian-packages lab
@@ -46,4 +49,4 @@ docs: setup ## regenerate everything in docs and READMEs that comes from code
 lock: setup ## resolve pyproject.toml again into the two lock files
 	tools/lock
 
-.PHONY: help setup packages lint test test-unit test-roles test-appliance lab bench docs lock
+.PHONY: help setup packages lint test test-unit test-roles test-appliance test-extended lab bench docs lock
