@@ -88,7 +88,9 @@ def machine() -> str:
     lab = json.loads(told)
     processor = cpus[0] if cpus else platform.machine()
     here = f"{os.cpu_count()} x {processor}, {pages:.0f} GiB"
-    return f"{here}; lab: accelerator {lab.get('accelerator')}, {lab.get('machine')}"
+    guest = lab["machine"]
+    accelerator = {"tcg": "software emulation (TCG)", "kvm": "KVM"}[lab["accelerator"]["name"]]
+    return f"{here}; lab: {accelerator}, {guest['cpus']} processors, {guest['memory_mib']} MiB"
 
 
 def page(runs: list[Run], now: datetime) -> str:
