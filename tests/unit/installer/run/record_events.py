@@ -106,7 +106,7 @@ def main(names: list[str]) -> int:
     for name in names or [name for name in CASES if name not in _NOT_RECORDED]:
         with tempfile.TemporaryDirectory(prefix="kosmos-record-") as folder:
             events, rc = run(CASES[name], Path(folder))
-            known = {str(PROJECT): "/kosmos", folder: "/work", sys.prefix: "/venv", str(Path.home()): "/home/op"}
+            known = {str(PROJECT): "/kosmos", folder: "/made", sys.prefix: "/venv", str(Path.home()): "/home/op"}
             lines = [json.dumps(event, sort_keys=True, ensure_ascii=False) for event in events]
         text = "".join(f"{line}\n" for line in lines)
         for found, shown in known.items():

@@ -55,11 +55,11 @@ def test_slowest_tasks_come_first() -> None:
 def test_plan_tells_files_and_differences() -> None:
     first, second = state_of("plan").changes
     assert (first.role, first.task) == ("host_alpha", "Write the three settings")
-    assert first.paths == ("/work/one.conf", "/work/two.conf", "/work/three.conf")
+    assert first.paths == ("/made/one.conf", "/made/two.conf", "/made/three.conf")
     assert [(diff.path, diff.before, diff.after) for diff in first.diffs] == [
-        (f"/work/{name}.conf", "", f"{name} = on\n") for name in ("one", "two", "three")
+        (f"/made/{name}.conf", "", f"{name} = on\n") for name in ("one", "two", "three")
     ]
-    assert second.paths == ("/work/greeting",)
+    assert second.paths == ("/made/greeting",)
 
 
 @pytest.mark.parametrize(

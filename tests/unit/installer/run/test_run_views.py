@@ -149,7 +149,7 @@ def test_plan_shows_files_and_on_request_lines() -> None:
     outcome = outcome_of("plan", Verb.PLAN)
     text = ended(outcome)
     assert "host_alpha  1 change\n" in text
-    assert "~ Write the three settings\n        /work/one.conf  +1 -0\n" in text
+    assert "~ Write the three settings\n        /made/one.conf  +1 -0\n" in text
     assert "+one = on" not in text
     assert "✔ lab: 2 tasks would change something in" in text
     assert text.endswith("next    kosmos-install apply -i lab\n")
