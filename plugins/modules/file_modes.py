@@ -14,7 +14,7 @@ description:
   - What a path had before is remembered under O(name), so that O(state=absent) can give it back.
   - Links are not followed. A path that does not exist is no fault.
 version_added: 0.1.0
-author: KOSMOS maintainers (@kosmos)
+author: KOSMOS maintainers
 options:
   name:
     description: The memory's name, normally the role's.

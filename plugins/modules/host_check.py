@@ -22,7 +22,7 @@ description:
     evidence, cure, refs); C(summary) counts them.
   - Also sets the fact C(kosmos_check_results), a dictionary of (results, summary) by role, growing from role to role.
 version_added: "0.1.0"
-author: KOSMOS maintainers (@kosmos)
+author: KOSMOS maintainers
 options:
   path:
     description: Folder with the check files (C(*.yml)), normally C({{ role_path }}/checks).

@@ -17,7 +17,7 @@ description:
     keys one-way until the next boot; those are returned as RV(until_reboot).
   - A key that this kernel does not have is skipped and returned as RV(unknown).
 version_added: 0.1.0
-author: KOSMOS maintainers (@kosmos)
+author: KOSMOS maintainers
 options:
   path:
     description: The file. Its name decides the order among the files of sysctl.d.
@@ -78,10 +78,10 @@ until_reboot:
 """
 
 import json
-import os
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.kosmos.appliance.plugins.module_utils.host.system import write_synced
 
 MEMORY = "var/lib/kosmos/sysctl"
 HEADER = "# Written by KOSMOS, and removed by its reset. One owner for each key: the role that names this file.\n"
@@ -131,18 +131,6 @@ class Kernel:
         (self.base / key).write_text(value + "\n")
 
 
-def store(path: Path, text: str, mode: int) -> None:
-    """Write a file so that a power cut leaves the old or the new one."""
-    temporary = path.with_name(f".{path.name}.kosmos-new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fchmod(stream.fileno(), mode)
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-
-
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -179,10 +167,12 @@ def main() -> None:
             file.unlink(missing_ok=True)
         elif after_text != before_text:
             file.parent.mkdir(parents=True, exist_ok=True)
-            store(file, after_text, 0o644)
+            write_synced(file, after_text, 0o644)
         if after_text is not None and differing:
             memory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            store(memory, json.dumps({key: before[key] for key in differing} | known, indent=1, sort_keys=True), 0o600)
+            write_synced(
+                memory, json.dumps({key: before[key] for key in differing} | known, indent=1, sort_keys=True), 0o600
+            )
         for key, value in differing.items():
             try:
                 kernel.write(key, value)

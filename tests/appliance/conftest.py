@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,17 @@ class Suite:
     def appliance_file(self) -> Path:
         """The appliance file of this lab; a test that edits it puts it back."""
         return self.folder / "inventories" / NAME / "group_vars" / "all" / "kosmos.yml"
+
+    @contextmanager
+    def host_variables(self, text: str) -> Iterator[None]:
+        """Give the lab's host some variables for a while, as an operator would in host_vars."""
+        file = self.folder / "inventories" / NAME / "host_vars" / f"{self.lab.alias}.yml"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        try:
+            yield
+        finally:
+            file.unlink()
 
     def environment(self, *, fast: bool) -> dict[str, str]:
         """Return the environment. fast: a persistent interpreter on the host, when its package is there."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,24 +27,12 @@ def failed_checks(ran: Ran) -> dict[str, str]:
 
 
 def refused_by(ran: Ran, *ids: str) -> None:
-    """Assert that preflight refused for exactly these reasons, each with a cure, and changed nothing."""
+    """Assert that preflight refused for these reasons at least, every finding with a cure, and changed nothing."""
     assert ran.code == ExitCode.PREFLIGHT, ran.told
     found = failed_checks(ran)
     assert set(ids) <= set(found), found
     assert all(found.values()), found
     assert ran.data["changed"] == 0
-
-
-@contextmanager
-def host_variables(suite: Suite, text: str) -> Iterator[None]:
-    """Give the lab's host some variables for a while, as an operator would in host_vars."""
-    file = suite.folder / "inventories" / NAME / "host_vars" / f"kosmos-{NAME}.yml"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(text)
-    try:
-        yield
-    finally:
-        file.unlink()
 
 
 def in_background(suite: Suite, name: str, python: str) -> None:
@@ -68,7 +56,7 @@ def test_power_cuts_at_random_points_then_resume(
         run = journey.start("apply")
         try:
             run.wait(timeout=chance.uniform(0.05, 0.9) * whole)
-        except Exception:  # it still runs: that is the point
+        except subprocess.TimeoutExpired:  # it still runs: that is the point
             cut_while_running += 1
         lab.power_cut()
         run.communicate(timeout=180)
@@ -147,7 +135,7 @@ def test_data_disk_with_foreign_data_is_refused_and_untouched(fresh: Suite) -> N
     disk = "/dev/disk/by-id/virtio-kosmos-data"
     made = fresh.lab.run(f"mkfs.ext4 -q -L photos {disk} && mount {disk} /mnt && "
                          "{ fallocate -l 100G /mnt/big || dd if=/dev/zero of=/mnt/full bs=1M || true; } 2>/dev/null; "
-                         f"echo mine > /root/x; umount /mnt; blkid {disk}", root=True)  # fmt: skip
+                         f"umount /mnt; blkid {disk}", root=True)  # fmt: skip
     assert "photos" in made.stdout, made.stderr
     refused_by(fresh.kosmos("apply"), "host.disk.data_state")
     assert "photos" in fresh.lab.run(f"blkid -p {disk}", root=True).stdout
@@ -160,7 +148,7 @@ def test_apt_locked_by_somebody_else(fresh: Suite) -> None:
         "import fcntl,time; f=open('/var/lib/dpkg/lock-frontend','w'); fcntl.lockf(f, fcntl.LOCK_EX); time.sleep(3600)",
     )
     refused_by(fresh.kosmos("preflight"), "host.apt.lock")
-    with host_variables(fresh, "host_base_packages_lock_timeout_seconds: 5\n"):
+    with fresh.host_variables("host_base_packages_lock_timeout_seconds: 5\n"):
         busy = fresh.kosmos("apply", "--only", "host_base")
     assert busy.code == ExitCode.BUSY, busy.told
     assert busy.data["diagnosis"]["cure"]

@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from .conftest import NAME, Suite
+from .conftest import Suite
 
 pytestmark = pytest.mark.vm
 
 GUARD = "/opt/kosmos/libexec/access-guard"
 DROP_IN = "/etc/ssh/sshd_config.d/00-kosmos.conf"
-
-
-@contextmanager
-def host_variables(suite: Suite, text: str) -> Iterator[None]:
-    """Give the lab's host some variables for a while, as an operator would in host_vars."""
-    file = suite.folder / "inventories" / NAME / "host_vars" / f"kosmos-{NAME}.yml"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(text)
-    try:
-        yield
-    finally:
-        file.unlink()
 
 
 def login(suite: Suite, command: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -49,7 +35,7 @@ def test_a_change_that_would_shut_the_client_out_is_taken_back(applied: Suite) -
         "host_hardening_ssh_ciphers: [aes256-ctr]\n"
         f"ansible_ssh_common_args: -F {applied.lab.ssh.config} -o Ciphers=aes128-gcm@openssh.com\n"
     )
-    with host_variables(applied, variables):
+    with applied.host_variables(variables):
         ran = applied.playbook("playbooks/host.yml", "--tags", "host_hardening", fast=False)
     assert ran.code == 2, ran.told
     assert "was taken back" in ran.out, ran.told
@@ -100,7 +86,7 @@ def test_a_power_cut_before_the_proof_ends_in_the_old_state(applied: Suite) -> N
     ],
 )
 def test_a_machine_without_a_way_back_is_refused_untouched(fresh: Suite, variables: str, check: str) -> None:
-    with host_variables(fresh, variables):
+    with fresh.host_variables(variables):
         ran = fresh.playbook("playbooks/host.yml", "--tags", "host_hardening", fast=False)
     assert ran.code == 2, ran.told
     assert check in ran.out, ran.told
@@ -109,7 +95,7 @@ def test_a_machine_without_a_way_back_is_refused_untouched(fresh: Suite, variabl
 
 def test_the_proof_holds_with_the_accelerator_too(applied: Suite) -> None:
     """A persistent interpreter keeps its own connections: the guard must still see a new one."""
-    with host_variables(applied, "host_hardening_ssh_client_alive_seconds: 61\n"):
+    with applied.host_variables("host_hardening_ssh_client_alive_seconds: 61\n"):
         ran = applied.playbook("playbooks/host.yml", "--tags", "host_hardening")
     assert ran.code == 0, ran.told
     assert in_force(applied, "clientaliveinterval") == "61"

@@ -11,12 +11,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from .conftest import NAME, Suite
+from .conftest import Suite
 
 pytestmark = pytest.mark.vm
 
@@ -150,18 +149,6 @@ def test_the_appliance_itself_opens_nothing_into_a_zone(machine: Suite) -> None:
     assert packets(machine, "drop_output") > before
 
 
-@contextmanager
-def host_variables(suite: Suite, text: str) -> Iterator[None]:
-    """Give the lab's host some variables for a while, as an operator would in host_vars."""
-    file = suite.folder / "inventories" / NAME / "host_vars" / f"{suite.lab.alias}.yml"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(text)
-    try:
-        yield
-    finally:
-        file.unlink()
-
-
 def login(suite: Suite) -> bool:
     """Log in anew, by a connection of its own."""
     ssh = suite.lab.ssh
@@ -185,7 +172,7 @@ ELSEWHERE = "net_zones_management_cidrs: [203.0.113.0/24]\n"
 
 def test_a_filter_that_would_cut_the_operator_off_is_refused_before_it_is_loaded(applied: Suite) -> None:
     before = root(applied, f"sha256sum {CANDIDATE}")
-    with host_variables(applied, ELSEWHERE):
+    with applied.host_variables(ELSEWHERE):
         ran = applied.playbook("playbooks/net.yml", fast=False)
     assert ran.code == 2, ran.told
     assert "Refused before anything was loaded" in ran.out, ran.told
@@ -196,7 +183,7 @@ def test_a_filter_that_would_cut_the_operator_off_is_refused_before_it_is_loaded
 @pytest.mark.parametrize("fast", [False, True], ids=["linear", "accelerator"])
 def test_a_filter_that_cuts_the_operator_off_is_rolled_back(applied: Suite, fast: bool) -> None:
     """The refusal is switched off and the management network is wrong: only the timer on the host can help."""
-    with host_variables(applied, ELSEWHERE + "net_zones_cut_off_refused: false\nnet_zones_rollback_seconds: 60\n"):
+    with applied.host_variables(ELSEWHERE + "net_zones_cut_off_refused: false\nnet_zones_rollback_seconds: 60\n"):
         ran = applied.playbook("playbooks/net.yml", fast=fast)
     assert ran.code == 2, ran.told
     assert "was rolled back" in ran.out, ran.told
