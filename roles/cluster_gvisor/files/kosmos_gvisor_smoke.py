@@ -102,7 +102,10 @@ def clear() -> None:
         with contextlib.suppress(SmokeError):
             ctr(["tasks", "delete", "--force", name])
     for name in ctr(["containers", "list", "-q"]).split():
-        ctr(["containers", "delete", name])
+        with contextlib.suppress(SmokeError):  # the client that started it may be deleting it just now
+            ctr(["containers", "delete", name])
+    if left := ctr(["containers", "list", "-q"]).split():
+        raise SmokeError(f"an earlier run left containers that cannot be deleted: {', '.join(left)}")
 
 
 @contextlib.contextmanager
