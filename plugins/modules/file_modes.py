@@ -77,6 +77,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.kosmos.appliance.plugins.module_utils.host.durable import make_folders, write_synced
 
 MEMORY = "var/lib/kosmos/file_modes"
 
@@ -144,13 +145,8 @@ def put(path: Path, access: Access) -> None:
 
 def remember(file: Path, memory: dict[str, dict]) -> None:
     """Keep the memory on disk before anything is changed."""
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = file.with_name(f".{file.name}.kosmos-new")
-    with temporary.open("w", encoding="utf-8") as stream:
-        json.dump(memory, stream, indent=1, sort_keys=True)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
+    make_folders(file.parent)
+    write_synced(file, json.dumps(memory, indent=1, sort_keys=True), 0o600)
 
 
 def main() -> None:

@@ -81,7 +81,7 @@ import json
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.kosmos.appliance.plugins.module_utils.host.system import write_synced
+from ansible_collections.kosmos.appliance.plugins.module_utils.host.durable import make_folders, write_synced
 
 MEMORY = "var/lib/kosmos/sysctl"
 HEADER = "# Written by KOSMOS, and removed by its reset. One owner for each key: the role that names this file.\n"
@@ -166,10 +166,10 @@ def main() -> None:
         if after_text is None:
             file.unlink(missing_ok=True)
         elif after_text != before_text:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(file.parent, 0o755)
             write_synced(file, after_text, 0o644)
         if after_text is not None and differing:
-            memory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folders(memory.parent)
             write_synced(
                 memory, json.dumps({key: before[key] for key in differing} | known, indent=1, sort_keys=True), 0o600
             )

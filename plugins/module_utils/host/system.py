@@ -1,8 +1,7 @@
-"""The doors through which this package touches the host: run a program, replace a file at once and durably."""
+"""How this package asks the host: run a program, read a file, and say what the host refuses."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,37 +85,3 @@ def read_text(path: Path) -> str | None:
         return path.read_text(errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def write_synced(path: Path, text: str, mode: int = 0o644) -> None:
-    """Replace a file at once and durably: temporary file, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.kosmos-new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
-    try:
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fchmod(stream.fileno(), mode)
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames and removals in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def private_folder(folder: Path) -> None:
-    """Make a folder (and its parents) that only root may enter; an existing one keeps its mode."""
-    if not folder.is_dir():
-        private_folder(folder.parent)
-        folder.mkdir(mode=0o700)
-        sync_folder(folder.parent)
