@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from ansible_collections.kosmos.appliance.plugins.module_utils.host.durable import make_folders, stage, sync_folder
+
 BACKUP_SUFFIX = ".kosmos-orig"
 PENDING_DIR = Path("/var/lib/kosmos/pending")
 VALIDATE_TIMEOUT_SECONDS = 120
@@ -227,7 +229,7 @@ class FileSet:
         try:
             for change in changes:
                 if change.action == "mkdir":
-                    _make_directories(Path(change.entry.dest), int(change.entry.mode, 8))
+                    make_folders(Path(change.entry.dest), int(change.entry.mode, 8))
                 if change.action == "write":
                     staged.append((self._stage(change), change))
             self._note_pending(change.entry.dest for change in changes)
@@ -242,26 +244,13 @@ class FileSet:
             self._finish(change)
         for parent in {Path(change.entry.dest).parent for change in changes}:
             if parent.is_dir():
-                _sync(parent)
+                sync_folder(parent)
 
     def _stage(self, change: Change) -> Path:
         entry = change.entry
         dest = Path(entry.dest)
-        _make_directories(dest.parent, int(entry.dir_mode, 8))
-        temporary = dest.with_name(f".{dest.name}.kosmos-new")
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
-                stream.write(entry.content or "")
-                stream.flush()
-                os.fchown(stream.fileno(), *self._owner(entry))
-                os.fchmod(stream.fileno(), int(entry.mode, 8))
-                os.fsync(stream.fileno())
-        except OSError as exc:
-            temporary.unlink(missing_ok=True)
-            raise OSError(exc.errno, exc.strerror, str(dest)) from exc
-        return temporary
+        make_folders(dest.parent, int(entry.dir_mode, 8))
+        return stage(dest, entry.content or "", int(entry.mode, 8), self._owner(entry))
 
     def _keep_original(self, change: Change) -> None:
         backup = Path(change.entry.dest + BACKUP_SUFFIX)
@@ -283,10 +272,10 @@ class FileSet:
         return self.pending_dir / quote(dest, safe="")
 
     def _note_pending(self, paths: Iterable[str]) -> None:
-        _make_directories(self.pending_dir, 0o700)
+        make_folders(self.pending_dir)
         for path in paths:
             self._marker(path).touch()
-        _sync(self.pending_dir)
+        sync_folder(self.pending_dir)
 
     def pending(self) -> list[str]:
         """Return the paths of this set whose change no service has taken over yet."""
@@ -299,18 +288,3 @@ class FileSet:
             for path in paths:
                 self._marker(path).unlink(missing_ok=True)
         return paths
-
-
-def _make_directories(path: Path, mode: int) -> None:
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    for folder in reversed(missing):
-        folder.mkdir(mode=mode)
-        folder.chmod(mode)  # the umask of a hardened host must not decide
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

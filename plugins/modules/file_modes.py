@@ -1,7 +1,4 @@
-#!/usr/bin/python
-# Apache-2.0 (see LICENSE)
-# ruff: noqa: E402 - documentation first, as ansible-doc wants it
-"""Take permissions away from files that somebody else wrote, and give them back on reset."""
+"""Ansible module `kosmos.appliance.file_modes`; the logic is in module_utils/host/filemodes.py."""
 
 from __future__ import annotations
 
@@ -68,121 +65,36 @@ paths:
   elements: str
 """
 
-import grp
-import json
-import os
-import pwd
-import stat
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path  # noqa: E402  (documentation first: ansible-doc convention)
 
-from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.kosmos.appliance.plugins.module_utils.host.filemodes import FileModes  # noqa: E402
 
-MEMORY = "var/lib/kosmos/file_modes"
-
-
-@dataclass(frozen=True)
-class Access:
-    """Permission bits, user number, group number."""
-
-    mode: int
-    uid: int
-    gid: int
-
-    def __str__(self) -> str:
-        return f"{self.mode:04o} {self.uid}:{self.gid}"
-
-
-def look(path: Path) -> Access | None:
-    """Return what a path has, None for a link and for what is not there."""
-    try:
-        status = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return None if stat.S_ISLNK(status.st_mode) else Access(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
-
-
-def number(lookup, name: str | None, current: int, field: str) -> int:
-    """Return the number of a user or group; the present one where none is wanted or the host knows no such name."""
-    if name is None:
-        return current
-    try:
-        return int(getattr(lookup(name), field))
-    except KeyError:
-        return current
-
-
-def wanted(root: Path, rules: list[dict]) -> dict[str, tuple[Access, Access]]:
-    """Return (before, after) by path that a rule meets. A later rule starts from the earlier's result."""
-    plan: dict[str, tuple[Access, Access]] = {}
-    for rule in rules:
-        limit = int(rule["mode_max"], 8)
-        for pattern in rule["paths"]:
-            for path in sorted(root.glob(pattern.lstrip("/"))):
-                before = look(path)
-                if before is None:
-                    continue
-                shown = "/" + str(path.relative_to(root))
-                now = plan[shown][1] if shown in plan else before
-                uid = number(pwd.getpwnam, rule.get("owner"), now.uid, "pw_uid")
-                gid = number(grp.getgrnam, rule.get("group"), now.gid, "gr_gid")
-                plan[shown] = (before, Access(now.mode & limit, uid, gid))
-    return plan
-
-
-def restored(root: Path, memory: dict[str, dict]) -> dict[str, tuple[Access, Access]]:
-    """Return (before, after) by path, for every remembered path that still exists."""
-    found = {path: (look(root / path.lstrip("/")), Access(**old)) for path, old in memory.items()}
-    return {path: (now, old) for path, (now, old) in found.items() if now is not None}
-
-
-def put(path: Path, access: Access) -> None:
-    """Set owner and mode. The owner first, because a change of owner clears the set-user-id bits."""
-    os.chown(path, access.uid, access.gid, follow_symlinks=False)
-    path.chmod(access.mode)
-
-
-def remember(file: Path, memory: dict[str, dict]) -> None:
-    """Keep the memory on disk before anything is changed."""
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = file.with_name(f".{file.name}.kosmos-new")
-    with temporary.open("w", encoding="utf-8") as stream:
-        json.dump(memory, stream, indent=1, sort_keys=True)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
+RULE = {
+    "paths": {"type": "list", "elements": "str", "required": True},
+    "mode_max": {"type": "str", "required": True},
+    "owner": {"type": "str"},
+    "group": {"type": "str"},
+}
+ARGUMENTS = {
+    "name": {"type": "str", "required": True},
+    "rules": {"type": "list", "elements": "dict", "required": True, "options": RULE},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "root": {"type": "path", "default": "/"},
+}
 
 
 def main() -> None:
     """Run the module."""
-    rule = {
-        "paths": {"type": "list", "elements": "str", "required": True},
-        "mode_max": {"type": "str", "required": True},
-        "owner": {"type": "str"},
-        "group": {"type": "str"},
-    }
-    module = AnsibleModule(
-        argument_spec={
-            "name": {"type": "str", "required": True},
-            "rules": {"type": "list", "elements": "dict", "required": True, "options": rule},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "root": {"type": "path", "default": "/"},
-        },
-        supports_check_mode=True,
-    )
-    root = Path(module.params["root"])
-    file = root / MEMORY / f"{module.params['name']}.json"
-    memory = json.loads(file.read_text()) if file.exists() else {}
-    present = module.params["state"] == "present"
-    plan = wanted(root, module.params["rules"]) if present else restored(root, memory)
-    changes = {path: pair for path, pair in plan.items() if pair[0] != pair[1]}
-    if not module.check_mode:
-        if present and changes:
-            remember(file, {path: asdict(before) for path, (before, _) in changes.items()} | memory)
-        for path, (_, after) in changes.items():
-            put(root / path.lstrip("/"), after)
-        if not present:
-            file.unlink(missing_ok=True)
+    module = AnsibleModule(ARGUMENTS, supports_check_mode=True)
+    modes = FileModes(module.params["name"], Path(module.params["root"]))
+    absent = module.params["state"] == "absent"
+    try:
+        changes = modes.forget() if absent else modes.declare(module.params["rules"])
+        if not module.check_mode:
+            modes.apply(changes, restoring=absent)
+    except OSError as exc:
+        module.fail_json(msg=f"{exc.filename}: {exc.strerror}")
     module.exit_json(
         changed=bool(changes),
         paths=sorted(changes),

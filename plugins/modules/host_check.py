@@ -77,7 +77,7 @@ EXAMPLES = r"""
   kosmos.appliance.host_check:
     path: "{{ role_path }}/checks"
     phase: verify
-    waivers: "{{ kosmos_waivers | default([]) }}"
+    waivers: "{{ host_base_waivers }}"
     enforce: true
 """
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: live_state
-short_description: Bring modules, kernel settings, AppArmor profiles and units into the declared state in one run
+short_description: Bring kernel modules, AppArmor profiles and units into the declared state in one run
 description:
-  - Mends what drifted since boot although the files are right, such as a stopped service or a changed sysctl.
-  - Writes no configuration file; what has to survive a reboot is the business of M(kosmos.appliance.file_set).
+  - Mends what drifted since boot although the files are right, such as a stopped service.
+  - Writes no configuration file; what has to survive a reboot is the business of M(kosmos.appliance.file_set). Kernel
+    settings are that of M(kosmos.appliance.sysctl).
 version_added: 0.1.0
 author: KOSMOS maintainers
 attributes:
@@ -24,7 +25,6 @@ options:
       enabled: {type: bool, description: Starts at boot.}
       active: {type: bool, description: Runs now.}
   modules: {type: list, elements: str, default: [], description: Kernel modules that have to be loaded or built in.}
-  sysctls: {type: dict, default: {}, description: Kernel settings by dotted name.}
   profiles:
     description: AppArmor profiles.
     type: list
@@ -41,7 +41,6 @@ EXAMPLES = r"""
   kosmos.appliance.live_state:
     units: [{name: chrony.service, enabled: true, active: true}]
     modules: [overlay]
-    sysctls: {fs.suid_dumpable: "0"}
 """
 
 RETURN = r"""
@@ -67,7 +66,6 @@ PROFILE = {
 ARGUMENTS = {
     "units": {"type": "list", "elements": "dict", "default": [], "options": UNIT},
     "modules": {"type": "list", "elements": "str", "default": []},
-    "sysctls": {"type": "dict", "default": {}},
     "profiles": {"type": "list", "elements": "dict", "default": [], "options": PROFILE},
 }
 
@@ -79,7 +77,6 @@ def main() -> None:
     live = LiveState(
         units=asked["units"],
         modules=asked["modules"],
-        sysctls={key: str(value) for key, value in asked["sysctls"].items()},
         profiles=asked["profiles"],
         release=os.uname().release,
     )

@@ -1,7 +1,4 @@
-#!/usr/bin/python
-# Apache-2.0 (see LICENSE)
-# ruff: noqa: E402 - documentation first, as ansible-doc wants it
-"""Keep kernel parameters: in one file for the next boot, and in the running kernel."""
+"""Ansible module `kosmos.appliance.sysctl`; the logic is in module_utils/host/sysctl.py."""
 
 from __future__ import annotations
 
@@ -77,141 +74,51 @@ until_reboot:
   elements: str
 """
 
-import json
-from pathlib import Path
+from pathlib import Path  # noqa: E402  (documentation first: ansible-doc convention)
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.kosmos.appliance.plugins.module_utils.host.system import write_synced
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.kosmos.appliance.plugins.module_utils.host.sysctl import KernelSettings, dotted  # noqa: E402
+from ansible_collections.kosmos.appliance.plugins.module_utils.host.system import HostError  # noqa: E402
 
-MEMORY = "var/lib/kosmos/sysctl"
-HEADER = "# Written by KOSMOS, and removed by its reset. One owner for each key: the role that names this file.\n"
-
-
-def render(settings: dict[str, object]) -> str:
-    """Return the file's text; keys sorted, so that a diff shows what changed and nothing else."""
-    return HEADER + "".join(f"{key} = {plain(value)}\n" for key, value in sorted(settings.items()))
-
-
-def plain(value: object) -> str:
-    """Return a value as the kernel prints it, white space folded."""
-    return " ".join(str(int(value) if isinstance(value, bool) else value).split())
-
-
-def expand(root: Path, settings: dict[str, object]) -> tuple[dict[str, str], list[str]]:
-    """Return (value by path below /proc/sys, keys that do not exist).
-
-    Paths, not dotted names, because the name of an interface may hold a dot. A plain key wins over a pattern.
-    """
-    base, wanted, unknown = root / "proc/sys", {}, []
-    for key in sorted(settings, key=lambda name: "*" not in name):  # patterns first, so plain names overwrite
-        pattern = key.replace(".", "/")
-        found = [path for path in sorted(base.glob(pattern)) if path.is_file()]
-        if not found:
-            unknown.append(key)
-        for path in found:
-            wanted[str(path.relative_to(base))] = plain(settings[key])
-    return wanted, sorted(unknown)
-
-
-class Kernel:
-    """The parameters of the running kernel, by path below /proc/sys."""
-
-    def __init__(self, root: Path) -> None:
-        self.base = root / "proc/sys"
-
-    def read(self, key: str) -> str | None:
-        """Return the value, or None when the kernel has no such key."""
-        try:
-            return " ".join((self.base / key).read_text().split())
-        except FileNotFoundError:
-            return None
-
-    def write(self, key: str, value: str) -> None:
-        """Set a value. Raises OSError when the kernel refuses it."""
-        (self.base / key).write_text(value + "\n")
+ARGUMENTS = {
+    "path": {"type": "path", "required": True},
+    "settings": {"type": "dict", "required": True},
+    "live": {"type": "bool", "default": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "root": {"type": "path", "default": "/"},
+}
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "path": {"type": "path", "required": True},
-            "settings": {"type": "dict", "required": True},
-            "live": {"type": "bool", "default": True},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "root": {"type": "path", "default": "/"},
-        },
-        supports_check_mode=True,
-    )
-    root = Path(module.params["root"])
-    file = root / module.params["path"].lstrip("/")
-    memory = root / MEMORY / f"{file.name}.json"
-    kernel = Kernel(root)
-    settings, unknown = module.params["settings"], []
-    known = json.loads(memory.read_text()) if memory.exists() else {}
-    before_text = file.read_text() if file.exists() else None
-
-    if module.params["state"] == "present":
-        after_text: str | None = render(settings)
-        wanted, unknown = expand(root, settings)
-    else:
-        after_text, wanted = None, known
-    if not module.params["live"]:
-        wanted = {}
-    before = {key: kernel.read(key) for key in wanted}
-    differing = {key: value for key, value in wanted.items() if before[key] is not None and before[key] != value}
-    until_reboot: list[str] = []
-
-    if not module.check_mode:
-        if after_text is None:
-            file.unlink(missing_ok=True)
-        elif after_text != before_text:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_synced(file, after_text, 0o644)
-        if after_text is not None and differing:
-            memory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_synced(
-                memory, json.dumps({key: before[key] for key in differing} | known, indent=1, sort_keys=True), 0o600
-            )
-        for key, value in differing.items():
-            try:
-                kernel.write(key, value)
-            except OSError as error:
-                if after_text is not None:
-                    module.fail_json(
-                        msg=f"{key}: the kernel refuses {value!r} (it has {before[key]!r}): {error.strerror}. "
-                        "In a container the kernel belongs to the host: set `live: false`."
-                    )
-                until_reboot.append(key)
-        if after_text is None:
-            memory.unlink(missing_ok=True)
-
-    changed = after_text != before_text or any(key not in until_reboot for key in differing)
+    module = AnsibleModule(ARGUMENTS, supports_check_mode=True)
+    asked = module.params
+    kernel = KernelSettings(asked["path"], Path(asked["root"]))
+    present = asked["state"] == "present"
+    try:
+        plan = kernel.declare(asked["settings"], live=asked["live"]) if present else kernel.forget(live=asked["live"])
+        until_reboot = [] if module.check_mode else kernel.apply(plan)
+    except HostError as exc:
+        module.fail_json(msg=f"{exc}\nCure: {exc.cure}", reason=exc.reason, cure=exc.cure)
+    except OSError as exc:
+        module.fail_json(msg=f"{exc.filename}: {exc.strerror}")
+    keys = sorted(plan.keys.items())
+    files = {"before_header": str(kernel.file), "after_header": str(kernel.file)}
+    running = {"before_header": "running kernel", "after_header": "running kernel"}
     module.exit_json(
-        changed=changed,
-        keys=sorted(map(dotted, differing)),
-        unknown=unknown,
+        changed=plan.before != plan.after or any(key not in until_reboot for key in plan.keys),
+        keys=[dotted(key) for key, _ in keys],
+        unknown=list(plan.unknown),
         until_reboot=sorted(map(dotted, until_reboot)),
         diff=[
-            {
-                "before_header": str(file),
-                "after_header": str(file),
-                "before": before_text or "",
-                "after": after_text or "",
-            },
-            {
-                "before_header": "running kernel",
-                "after_header": "running kernel",
-                "before": "".join(f"{dotted(key)} = {before[key]}\n" for key in sorted(differing)),
-                "after": "".join(f"{dotted(key)} = {value}\n" for key, value in sorted(differing.items())),
+            files | {"before": plan.before or "", "after": plan.after or ""},
+            running
+            | {
+                "before": "".join(f"{dotted(key)} = {now}\n" for key, (now, _) in keys),
+                "after": "".join(f"{dotted(key)} = {then}\n" for key, (_, then) in keys),
             },
         ],
     )
-
-
-def dotted(key: str) -> str:
-    """Return a path below /proc/sys as people write it: parts joined by dots."""
-    return key.replace("/", ".")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,10 @@ from typing import Any, Protocol
 
 REPOSITORY = Path(__file__).parents[2]
 UTILS = "ansible_collections/kosmos/appliance/plugins/module_utils"
-CARRIED = ("checks/*.py", "checks/probes/*.py", "trust/__init__.py", "trust/eventlog.py", "trust/tpm.py")
+CARRIED = (
+    "checks/*.py", "checks/probes/*.py", "host/__init__.py", "host/system.py",
+    "trust/__init__.py", "trust/eventlog.py", "trust/tpm.py",
+)  # fmt: skip
 REMOTE = "/run/kosmos-check-driver.zip"
 SHELL_SECONDS = 120
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ansible_collections.kosmos.appliance.plugins.module_utils.host.system import Completed, execute
+
 T = TypeVar("T")
 
-#: Where a probe may find programs. A login PATH of an ordinary user lacks the sbin folders.
-PROGRAM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: Bytes that a probe reads from one file at most: configuration is small, a log that grew is not configuration.
 READ_LIMIT = 4 * 1024 * 1024
 CHUNK = 65536
@@ -25,15 +24,6 @@ class ProbeError(Exception):
 
 
 @dataclass(frozen=True)
-class Completed:
-    """What a command left behind. `rc` is None when the program is not installed."""
-
-    rc: int | None
-    stdout: str
-    stderr: str
-
-
-@dataclass(frozen=True)
 class Found:
     """What a probe found: a JSON value (None = absent) and from where it was read."""
 
@@ -42,27 +32,11 @@ class Found:
 
 
 def run_command(argv: Sequence[str], timeout_seconds: float) -> Completed:
-    """Run `argv` without a shell and without standard input, in the C locale.
-
-    Raises ProbeError when the command does not end in time.
-    """
-    environment = {"PATH": PROGRAM_PATH, "LC_ALL": "C", "LANG": "C", "HOME": "/root"}
+    """Run `argv` as `execute` does. Raises ProbeError when the command does not end in time."""
     try:
-        done = subprocess.run(
-            list(argv),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_seconds,
-            env=environment,
-            check=False,
-        )
-    except FileNotFoundError:
-        return Completed(None, "", f"{argv[0]}: not installed")
-    except subprocess.TimeoutExpired as error:
-        raise ProbeError(f"`{' '.join(argv)}` did not finish within {timeout_seconds:g} s") from error
-    return Completed(done.returncode, done.stdout, done.stderr)
+        return execute(argv, timeout_seconds)
+    except TimeoutError as error:
+        raise ProbeError(str(error)) from error
 
 
 @dataclass

@@ -14,13 +14,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ansible_collections.kosmos.appliance.plugins.module_utils.host.system import (
-    HostError,
-    private_folder,
-    read_text,
-    run,
+from ansible_collections.kosmos.appliance.plugins.module_utils.host.durable import (
+    make_folders,
     sync_folder,
     write_synced,
+)
+from ansible_collections.kosmos.appliance.plugins.module_utils.host.system import (
+    HostError,
+    read_text,
+    run,
 )
 
 #: Debian's name for the host itself (Debian reference, 5.1.1): a name that resolves without any network.
@@ -92,7 +94,7 @@ class IdentityFiles:
             )
         different = self.differs(wanted)
         if different and not self.origin.exists():
-            private_folder(self.origin.parent)
+            make_folders(self.origin.parent)
             write_synced(self.origin, json.dumps(asdict(self.read()), indent=1) + "\n", 0o600)
         if "locale" in different:
             if not restoring:

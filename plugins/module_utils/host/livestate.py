@@ -1,4 +1,4 @@
-"""Bring the running system in line with its configuration: modules, settings, AppArmor profiles, units.
+"""Bring the running system in line with its configuration: kernel modules, AppArmor profiles, units.
 
 Files decide what happens at the next boot; this decides what is true now. Everything is compared first, so check mode
 and the real run share one decision.
@@ -7,7 +7,7 @@ and the real run share one decision.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ ENABLED = frozenset({"enabled", "enabled-runtime", "static", "indirect", "genera
 
 @dataclass(frozen=True)
 class Step:
-    """One difference and the command that ends it; `argv` is empty when a kernel setting is written instead."""
+    """One difference and the command that ends it; `argv` is empty when a file of the kernel is written instead."""
 
     what: str
     before: str
@@ -42,7 +42,6 @@ class LiveState:
 
     units: Sequence[Mapping[str, Any]] = ()
     modules: Sequence[str] = ()
-    sysctls: Mapping[str, str] = field(default_factory=dict)
     profiles: Sequence[Mapping[str, str]] = ()
     root: Path = Path("/")
     release: str = ""
@@ -50,7 +49,7 @@ class LiveState:
 
     def differences(self) -> list[Step]:
         """Return what has to be done, in the order in which it is done."""
-        return [*self._modules(), *self._sysctls(), *self._profiles(), *self._units()]
+        return [*self._modules(), *self._profiles(), *self._units()]
 
     def apply(self, steps: Sequence[Step]) -> None:
         """Do the steps. Raises HostError at the first that fails, naming the program's own words."""
@@ -89,18 +88,6 @@ class LiveState:
             if not (self.root / "sys/module" / name.replace("-", "_")).is_dir() and name.replace("-", "_") not in inside
         ]
         return [Step(f"kernel module {name}", "absent", "loaded", ("modprobe", "--", name)) for name in absent]
-
-    def _sysctls(self) -> list[Step]:
-        steps = []
-        for key, value in sorted(self.sysctls.items()):
-            path = "proc/sys/" + key.replace(".", "/")
-            try:
-                found = " ".join((self.root / path).read_text().split())
-            except OSError:
-                found = "absent"
-            if found != " ".join(value.split()):
-                steps.append(Step(f"kernel setting {key}", found, value, write=(path, value)))
-        return steps
 
     def _profiles(self) -> list[Step]:
         """securityfs of AppArmor: `profiles` lists "name (mode)"; a name written to `.remove` unloads it."""

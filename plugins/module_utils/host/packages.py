@@ -23,12 +23,14 @@ from ansible_collections.kosmos.appliance.plugins.module_utils.host.dpkg import 
     read_status,
     still_needed,
 )
-from ansible_collections.kosmos.appliance.plugins.module_utils.host.system import (
-    HostError,
-    private_folder,
-    read_text,
+from ansible_collections.kosmos.appliance.plugins.module_utils.host.durable import (
+    make_folders,
     sync_folder,
     write_synced,
+)
+from ansible_collections.kosmos.appliance.plugins.module_utils.host.system import (
+    HostError,
+    read_text,
 )
 
 NO_RECOMMENDS = ("-o", "APT::Install-Recommends=false")
@@ -59,7 +61,7 @@ class Journal:
         """Merge names in, durably."""
         merged = sorted({*self.names(), *more})
         if more and merged != self.names():
-            private_folder(self.path.parent)
+            make_folders(self.path.parent)
             write_synced(self.path, "".join(f"{name}\n" for name in merged), 0o600)
 
     def remove(self) -> None:

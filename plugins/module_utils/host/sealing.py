@@ -17,14 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.kosmos.appliance.plugins.module_utils.host.durable import (
+    make_folders,
+    sync_folder,
+    write_synced,
+)
 from ansible_collections.kosmos.appliance.plugins.module_utils.host.system import (
     HostError,
     Run,
-    private_folder,
     read_text,
     run,
-    sync_folder,
-    write_synced,
 )
 
 #: Seed in four hexadecimal groups, a slash, start and interval: journalctl-authenticate.c, format_key().
@@ -71,7 +73,7 @@ class Sealing:
                 reason="journal",
                 cure="Set Storage=persistent (host_base does) and restart systemd-journald.",
             )
-        private_folder(self.receipt_path.parent)
+        make_folders(self.receipt_path.parent)
         self._write({"state": "pending", "machine": self._machine()})
         argv = ["journalctl", "--setup-keys", "--force", f"--interval={interval_seconds}s"]
         done = self.run(argv, timeout_seconds=900)

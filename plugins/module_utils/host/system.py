@@ -1,13 +1,13 @@
-"""The doors through which this package touches the host: run a program, replace a file at once and durably."""
+"""How this package asks the host: run a program, read a file, and say what the host refuses."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+#: Where programs are found. A login PATH of an ordinary user lacks the sbin folders.
 PROGRAM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -21,8 +21,41 @@ class HostError(Exception):
 
 
 @dataclass(frozen=True)
+class Completed:
+    """What a program left behind. `rc` is None when it is not installed."""
+
+    rc: int | None
+    stdout: str
+    stderr: str
+
+
+def execute(argv: Sequence[str], timeout_seconds: float, env: Mapping[str, str] | None = None) -> Completed:
+    """Run `argv` without a shell, without standard input, in the C locale.
+
+    Raises TimeoutError, with a text for people, when the program does not end in time.
+    """
+    environment = {"PATH": PROGRAM_PATH, "LC_ALL": "C", "LANG": "C", "HOME": "/root"} | dict(env or {})
+    try:
+        done = subprocess.run(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_seconds,
+            env=environment,
+            check=False,
+        )
+    except FileNotFoundError:
+        return Completed(None, "", f"{argv[0]}: not installed")
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"`{' '.join(argv)}` did not finish within {timeout_seconds:g} s") from error
+    return Completed(done.returncode, done.stdout, done.stderr)
+
+
+@dataclass(frozen=True)
 class Done:
-    """How a program ended. `rc` is 127 when it is not installed, 124 when it was stopped for taking too long."""
+    """How a program ended that we need. `rc` is 127 when it is not installed, 124 when it took too long."""
 
     rc: int
     stdout: str
@@ -38,24 +71,12 @@ Run = Callable[..., Done]
 
 
 def run(argv: Sequence[str], *, timeout_seconds: float = 60, env: Mapping[str, str] | None = None) -> Done:
-    """Run `argv` without a shell, without standard input, in the C locale."""
-    environment = {"PATH": PROGRAM_PATH, "LC_ALL": "C", "LANG": "C", "HOME": "/root"} | dict(env or {})
+    """Run `argv` as `execute` does; whatever happens is an exit code, as a shell and timeout(1) would give it."""
     try:
-        done = subprocess.run(
-            list(argv),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_seconds,
-            env=environment,
-            check=False,
-        )
-    except FileNotFoundError:
-        return Done(127, "", f"{argv[0]}: not installed")
-    except subprocess.TimeoutExpired:
-        return Done(124, "", f"`{' '.join(argv)}` did not finish within {timeout_seconds:g} s")
-    return Done(done.returncode, done.stdout, done.stderr)
+        done = execute(argv, timeout_seconds, env)
+    except TimeoutError as error:
+        return Done(124, "", str(error))
+    return Done(127 if done.rc is None else done.rc, done.stdout, done.stderr)
 
 
 def read_text(path: Path) -> str | None:
@@ -64,37 +85,3 @@ def read_text(path: Path) -> str | None:
         return path.read_text(errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def write_synced(path: Path, text: str, mode: int = 0o644) -> None:
-    """Replace a file at once and durably: temporary file, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.kosmos-new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
-    try:
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fchmod(stream.fileno(), mode)
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames and removals in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def private_folder(folder: Path) -> None:
-    """Make a folder (and its parents) that only root may enter; an existing one keeps its mode."""
-    if not folder.is_dir():
-        private_folder(folder.parent)
-        folder.mkdir(mode=0o700)
-        sync_folder(folder.parent)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.kosmos.appliance.plugins.module_utils.checks import model
+from ansible_collections.kosmos.appliance.plugins.module_utils.host import system
 from check_bed import checks_of, evaluate, kosmos_variables
 
 
@@ -17,7 +18,7 @@ def test_the_lock_of_the_audit_rules(
     program = tmp_path / "auditctl"
     program.write_text(f"#!/bin/sh\necho 'enabled {enabled}'\necho 'pid 4711'\n")
     program.chmod(0o755)
-    monkeypatch.setattr(model, "PROGRAM_PATH", f"{tmp_path}:{model.PROGRAM_PATH}")
+    monkeypatch.setattr(system, "PROGRAM_PATH", f"{tmp_path}:{system.PROGRAM_PATH}")
     checks = checks_of("host_base", kosmos_variables(), host_base_audit_immutable=True)
     result = evaluate(checks, model.Host(root=Path("/"), now=time.time), "host.audit.immutable")
     assert result["pass"] is holds, result

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.kosmos.appliance.plugins.module_utils.checks.model import Completed, Host, run_command
+from ansible_collections.kosmos.appliance.plugins.module_utils.checks.model import Host, run_command
+from ansible_collections.kosmos.appliance.plugins.module_utils.host.system import Completed
 from check_bed import REPOSITORY, checks_of, evaluate, kosmos_variables
 from preflight_root import EFIVAR, RELEASE, STATUS, Break, age, build, gone, hold_lock, listen, put, swap
 

@@ -14,8 +14,6 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "sys/module/br_netfilter").mkdir(parents=True)
     (tmp_path / "lib/modules/6.12").mkdir(parents=True)
     (tmp_path / "lib/modules/6.12/modules.builtin").write_text("kernel/fs/overlayfs/over-lay.ko\n")
-    (tmp_path / "proc/sys/kernel").mkdir(parents=True)
-    (tmp_path / "proc/sys/kernel/core_pattern").write_text("core\n")
     security = tmp_path / "sys/kernel/security/apparmor"
     security.mkdir(parents=True)
     (security / "profiles").write_text("a b (enforce)\nkosmos-agent (complain)\n")
@@ -35,13 +33,6 @@ class Systemctl:
 def test_loaded_and_builtin_modules_need_nothing(root: Path) -> None:
     live = LiveState(modules=["br-netfilter", "over_lay", "8021q"], root=root, release="6.12")
     assert [step.argv for step in live.differences()] == [("modprobe", "--", "8021q")]
-
-
-def test_a_drifted_setting_is_written(root: Path) -> None:
-    live = LiveState(sysctls={"kernel.core_pattern": "|/bin/false"}, root=root)
-    live.apply(live.differences())
-    assert (root / "proc/sys/kernel/core_pattern").read_text() == "|/bin/false"
-    assert live.differences() == []
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +19,11 @@ READING = {
     "ansible.builtin.include_tasks", "ansible.builtin.meta", "ansible.builtin.set_fact", "ansible.builtin.setup",
 }  # fmt: skip
 LONGEST_TASK_FILE = 80
+CONDITIONS = ("when", "changed_when", "failed_when", "until")
+EXPRESSION = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)
+QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+# A variable of the playbooks. Not the collection's own filters, and no attribute of something else.
+OF_PLAYBOOKS = re.compile(r"(?<![\w.])kosmos(?:_\w+|\.(?!appliance\.)\w+)")
 
 pytestmark = pytest.mark.parametrize("role", ROLES)
 
@@ -141,3 +149,27 @@ def test_other_roles_variables_are_not_read(role: str) -> None:
                     word for word in line.replace("{", " ").split() if word.startswith((f"{other}_", f"__{other}_"))
                 ]
                 assert line.lstrip().startswith("#") or not used, f"{path.relative_to(ROOT)}: {used}"
+
+
+def expressions(role: str) -> Iterator[tuple[Path, str]]:
+    """Yield (file, expression) for all Jinja of a role, text in quotes left out."""
+    for path in role_file(role, ".").rglob("*"):
+        if path.is_file() and path.suffix != ".md" and "files" not in path.parts:
+            for found in EXPRESSION.finditer(path.read_text()):
+                yield path, QUOTED.sub("", found[0])
+    for folder in ("tasks", "handlers"):
+        for name, task in tasks(role, folder):
+            for key in CONDITIONS:
+                yield role_file(role, f"{folder}/{name}"), QUOTED.sub("", str(task.get(key, "")))
+
+
+def test_variables_of_the_playbooks_are_not_read(role: str) -> None:
+    """A playbook hands values over; a role that reads them itself works in this product's playbooks only."""
+    for path, expression in expressions(role):
+        assert not OF_PLAYBOOKS.findall(expression), f"{path.relative_to(ROOT)}: {expression}"
+
+
+def test_waivers_are_handed_over(role: str) -> None:
+    mapping = "".join(path.read_text() for path in (ROOT / "playbooks/group_vars/all").glob("*.yml"))
+    assert options(role)[f"{role}_waivers"]["default"] == []
+    assert f'\n{role}_waivers: "{{{{ kosmos_waivers }}}}"\n' in mapping

@@ -9,13 +9,13 @@ from typing import Any
 
 from ansible_collections.kosmos.appliance.plugins.module_utils.checks.model import (
     Arg,
-    Completed,
     Found,
     Host,
     Kind,
     ProbeError,
 )
 from ansible_collections.kosmos.appliance.plugins.module_utils.checks.probes.files import pick, settings
+from ansible_collections.kosmos.appliance.plugins.module_utils.host.system import Completed
 
 
 def _answer(done: Completed, argv: list[str], wanted: tuple[int, ...] = (0,)) -> str:

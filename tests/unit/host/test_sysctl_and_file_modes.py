@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 from ansible.module_utils import basic
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.kosmos.appliance.plugins.module_utils.host.sysctl import expand
 from ansible_collections.kosmos.appliance.plugins.modules import file_modes, sysctl
 
 Run = Callable[..., dict[str, Any]]
@@ -81,13 +84,35 @@ def test_sysctl_leaves_a_foreign_kernel_alone(run: Run, kernel: Path) -> None:
     assert read(kernel, "kernel/dmesg_restrict") == "0"
 
 
+def test_sysctl_names_what_the_kernel_refuses(run: Run, kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = {"path": FILE, "settings": {"kernel.dmesg_restrict": 1}, "root": str(kernel)}
+    assert run(sysctl, **arguments)["keys"] == ["kernel.dmesg_restrict"]
+    write = Path.write_text
+
+    def one_way(path: Path, text: str, **options: Any) -> int:
+        if path.name == "dmesg_restrict":
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+        return write(path, text, **options)
+
+    monkeypatch.setattr(Path, "write_text", one_way)
+    failed = run(sysctl, **{**arguments, "settings": {"kernel.dmesg_restrict": 2}})
+    assert failed["failed"]
+    assert "kernel.dmesg_restrict: the kernel refuses '2' (it has '1'): Operation not permitted" in failed["msg"]
+    assert failed["cure"] in failed["msg"]
+
+    back = run(sysctl, **{**arguments, "settings": {}, "state": "absent"})
+    assert back["changed"], "the file went"
+    assert back["until_reboot"] == ["kernel.dmesg_restrict"]
+    assert not run(sysctl, **{**arguments, "settings": {}, "state": "absent"})["changed"]
+
+
 @pytest.mark.parametrize(
     ("patterns_first", "expected"), [({"net.*.x": 1, "net.a.x": 2}, "2"), ({"net.a.x": 2, "net.*.x": 1}, "2")]
 )
 def test_a_plain_key_wins_over_a_pattern(tmp_path: Path, patterns_first: dict[str, object], expected: str) -> None:
     (tmp_path / "proc/sys/net/a").mkdir(parents=True)
     (tmp_path / "proc/sys/net/a/x").write_text("0")
-    assert sysctl.expand(tmp_path, patterns_first) == ({"net/a/x": expected}, [])
+    assert expand(tmp_path, patterns_first) == ({"net/a/x": expected}, [])
 
 
 def test_file_modes_only_takes_away_and_gives_back(run: Run, tmp_path: Path) -> None:
