@@ -65,6 +65,8 @@ pending:
   returned: always
 """
 
+from typing import Any  # noqa: E402  (documentation first: ansible-doc convention)
+
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402  (documentation first: ansible-doc convention)
 from ansible_collections.kosmos.appliance.plugins.module_utils.fileset import (  # noqa: E402
     Entry,
@@ -91,7 +93,7 @@ ARGUMENTS = {
 }
 
 
-def _entries(files: list[dict], state: str) -> list[Entry]:
+def _entries(files: list[dict[str, Any]], state: str) -> list[Entry]:
     names = ("dest", "content", "mode", "owner", "group", "dir_mode", "validate", "backup")
     entries = [Entry(state=item["state"], **{name: item[name] for name in names}) for item in files]
     if state != "absent":

@@ -42,6 +42,8 @@ key_sha256: {description: SHA-256 of the verification key., type: str, returned:
 sealing: {description: "delivered, foreign or due.", type: str, returned: success}
 """
 
+from typing import Any  # noqa: E402  (documentation first: ansible-doc convention)
+
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402  (documentation first: ansible-doc convention)
 from ansible_collections.kosmos.appliance.plugins.module_utils.host.sealing import Sealing  # noqa: E402
 from ansible_collections.kosmos.appliance.plugins.module_utils.host.system import HostError  # noqa: E402
@@ -60,7 +62,7 @@ def main() -> None:
     """Run one step on the target."""
     module = AnsibleModule(ARGUMENTS, supports_check_mode=True)
     asked, sealing = module.params, Sealing()
-    result = {"changed": False}
+    result: dict[str, Any] = {"changed": False}
     try:
         if asked["step"] == "generate" and not module.check_mode:
             result = {"changed": True, "verification_key": sealing.generate(asked["interval_seconds"])}

@@ -66,7 +66,9 @@ class Transaction:
 
 def parse_simulation(text: str) -> Transaction:
     """Read the `Inst`, `Remv` and `Purg` lines of `apt-get --simulate`."""
-    new, upgraded, removed = [], [], []
+    new: list[str] = []
+    upgraded: list[str] = []
+    removed: list[str] = []
     for line in text.splitlines():
         match = re.match(r"(Inst|Remv|Purg) (\S+)( \[)?", line)
         if match:

@@ -84,13 +84,14 @@ class KernelSettings:
         return refused
 
     def _write_file(self, plan: Plan, text: str) -> None:
-        if text != plan.before:
-            make_folders(self.file.parent, 0o755)
-            write_synced(self.file, text)
+        # The memory first: after a power cut the file alone would set the keys, and nobody knew what they had been.
         if plan.keys:
             make_folders(self.memory.parent)
             oldest = {key: before for key, (before, _) in plan.keys.items()} | self._known()
             write_synced(self.memory, json.dumps(oldest, indent=1, sort_keys=True), 0o600)
+        if text != plan.before:
+            make_folders(self.file.parent, 0o755)
+            write_synced(self.file, text)
 
     def _known(self) -> dict[str, str]:
         return dict(json.loads(read_text(self.memory) or "{}"))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible.module_utils import basic
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.kosmos.appliance.plugins.module_utils.host.sysctl import expand
+from ansible_collections.kosmos.appliance.plugins.module_utils.host.sysctl import KernelSettings, expand
 from ansible_collections.kosmos.appliance.plugins.modules import file_modes, sysctl
 
 Run = Callable[..., dict[str, Any]]
@@ -75,6 +75,15 @@ def test_sysctl_checks_sets_keeps_and_gives_back(run: Run, kernel: Path) -> None
     assert read(kernel, "net/ipv4/conf/all/send_redirects") == "1"
     assert not list((kernel / "var/lib/kosmos/sysctl").iterdir())
     assert not run(sysctl, **{**arguments, "settings": {}, "state": "absent"})["changed"]
+
+
+def test_sysctl_remembers_before_it_writes(kernel: Path) -> None:
+    """A cut between the two leaves what reset needs."""
+    (kernel / "etc").write_text("in the way of /etc/sysctl.d")
+    settings = KernelSettings(FILE, kernel)
+    with pytest.raises(OSError):
+        settings.apply(settings.declare(SETTINGS))
+    assert json.loads(settings.memory.read_text())["kernel/dmesg_restrict"] == "0"
 
 
 def test_sysctl_leaves_a_foreign_kernel_alone(run: Run, kernel: Path) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.kosmos.appliance.plugins.module_utils.checks.model import Arg, Found, Host, Kind, ProbeError
@@ -30,12 +30,13 @@ def _attribute(host: Host, path: str, attribute: str, status: os.stat_result, co
     if attribute in {"content", "lines", "sha256"}:
         data = host.data(path) or b""
         text = data.decode("utf-8", "replace")
-        return {
+        of_content: dict[str, Callable[[], Any]] = {
             "content": lambda: text,
             "lines": lambda: settings(text, comment),
             "sha256": lambda: hashlib.sha256(data).hexdigest(),
-        }[attribute]()
-    return {
+        }
+        return of_content[attribute]()
+    of_inode: dict[str, Callable[[], Any]] = {
         "exists": lambda: True,
         "type": lambda: NAMES.get(stat.S_IFMT(status.st_mode), "special"),
         "mode": lambda: f"{stat.S_IMODE(status.st_mode):04o}",
@@ -43,7 +44,8 @@ def _attribute(host: Host, path: str, attribute: str, status: os.stat_result, co
         "group": lambda: name_of(host, "group", status.st_gid),
         "size": lambda: status.st_size,
         "target": lambda: str(host.path(path).readlink()) if stat.S_ISLNK(status.st_mode) else None,
-    }[attribute]()
+    }
+    return of_inode[attribute]()
 
 
 def name_of(host: Host, database: str, number: int) -> str:

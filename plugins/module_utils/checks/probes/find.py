@@ -6,6 +6,7 @@ import fnmatch
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from ansible_collections.kosmos.appliance.plugins.module_utils.checks.model import Arg, Found, Host, Kind, ProbeError
@@ -42,8 +43,12 @@ def _numbers(host: Host, database: str) -> frozenset[int]:
 def _walk(host: Host, args: Mapping[str, Any]) -> Iterator[tuple[str, os.stat_result]]:
     for start in args["paths"]:
         key = ("walk", start, args["depth"], args["one_filesystem"])
-        entries = host.once(key, lambda start=start: list(_entries(host, start, args)))
+        entries = host.once(key, partial(_listed, host, start, args))
         yield from entries
+
+
+def _listed(host: Host, start: str, args: Mapping[str, Any]) -> list[tuple[str, os.stat_result]]:
+    return list(_entries(host, start, args))
 
 
 def _entries(host: Host, start: str, args: Mapping[str, Any]) -> Iterator[tuple[str, os.stat_result]]:

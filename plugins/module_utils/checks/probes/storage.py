@@ -89,7 +89,8 @@ def space(host: Host, args: Mapping[str, Any]) -> Found:
 def fsync(host: Host, args: Mapping[str, Any]) -> Found:
     """Measure the 99th percentile of write + fdatasync in milliseconds, in a file that never has a name."""
     path, writes = str(args["path"]), int(args["writes"])
-    block, times = os.urandom(WRITE_BYTES), []
+    block = os.urandom(WRITE_BYTES)
+    times: list[float] = []
     try:
         handle = os.open(host.path(path), os.O_TMPFILE | os.O_WRONLY, 0o600)
     except OSError as error:
