@@ -12,6 +12,7 @@ MOLECULE = ROOT / "molecule"
 SCENARIOS = sorted(path.parent.name for path in MOLECULE.glob("*/molecule.yml"))
 SHARED: dict[str, Any] = load(ROOT / ".config/molecule/config.yml")
 STEPS = [
+    "destroy",
     "syntax",
     "create",
     "prepare",
