@@ -27,6 +27,9 @@ _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
 _PR_SET_PDEATHSIG = 1
 _LARGEST_FRAME = 65536
+#: How long a frame waits for room at the machine. Its socket queues few datagrams (net.unix.max_dgram_qlen, often 10):
+#: a burst must not vanish there. And a machine that stands still must not hold up what comes from it.
+_PATIENCE_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,14 @@ def start_zone(zone: Zone) -> tuple[int, int]:
     return child, descriptors[0]
 
 
+def open_trunk(path: str) -> socket.socket:
+    """Return our end of the trunk, a Unix datagram socket at `path`."""
+    trunk = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    trunk.settimeout(_PATIENCE_SECONDS)
+    trunk.bind(path)
+    return trunk
+
+
 def forward(trunk: socket.socket, machine: str, taps: dict[int, int]) -> None:
     """Carry frames between the trunk and the TAP of each VLAN for ever; frames of other VLANs are dropped."""
     with selectors.DefaultSelector() as selector:
@@ -150,9 +161,7 @@ def main(argv: list[str]) -> None:
     taps: dict[int, int] = {}
     for zone in ZONES:
         holders[str(zone.vlan)], taps[zone.vlan] = start_zone(zone)
-    trunk = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    trunk.setblocking(False)
-    trunk.bind(own)
+    trunk = open_trunk(own)
     partial = Path(f"{ready}.partial")
     partial.write_text(json.dumps(holders))
     partial.rename(ready)
