@@ -5,14 +5,15 @@ Order of an installation, so that a power cut between two instructions loses not
 1. wait for apt's lock; finish what an earlier, interrupted dpkg left;
 2. ask apt what the transaction would do, dependencies included;
 3. write the names of all packages that are new to the host, and of those it displaces, into the journal, synced;
-4. install.
+4. mark the run as unfinished, synced; install; take the mark away.
 
 A cut after 3 leaves a journal that names too much (a later run installs it), never one that names too little.
+A cut in 4 leaves the mark: preflight then knows whose half-done packages it sees, and the next run finishes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,6 +90,7 @@ class PackageSet:
     def __post_init__(self) -> None:
         self.installed_journal = Journal(self.root / "var/lib/kosmos/packages.installed")
         self.displaced_journal = Journal(self.root / "var/lib/kosmos/packages.displaced")
+        self.unfinished = Journal(self.root / "var/lib/kosmos/packages.unfinished")
 
     def status(self) -> dict[str, Package]:
         """Return what dpkg knows now."""
@@ -104,7 +106,7 @@ class PackageSet:
         # Who held the lock may have installed, or left half done, something meanwhile.
         missing, outcome.repaired = self._lacking()
         if outcome.repaired:
-            self.apt.repair()
+            self._repair()
             missing, _ = self._lacking()
         outcome.installed = []
         if missing:
@@ -115,7 +117,20 @@ class PackageSet:
         """Return the wanted packages that are missing, and those that an interrupted dpkg left half done."""
         status = self.status()
         missing = [name for name in self.wanted if name not in status or not status[name].installed]
-        return missing, interrupted(status, self.root / "var/lib/dpkg/updates")
+        return missing, self._half_done(status)
+
+    def _half_done(self, status: Mapping[str, Package]) -> list[str]:
+        """Return what an interrupted dpkg left half done, or the packages of our own run that was cut off."""
+        return interrupted(status, self.root / "var/lib/dpkg/updates") or self.unfinished.names()
+
+    def _repair(self) -> None:
+        self.apt.repair()
+        self.unfinished.remove()
+
+    def _transact(self, verb: str, packages: Sequence[str], doing: str) -> None:
+        self.unfinished.add(packages)
+        self.apt.transact(*NO_RECOMMENDS, verb, *packages, doing=doing)
+        self.unfinished.remove()
 
     def _install(self, missing: Sequence[str], outcome: Outcome) -> None:
         if self.apt.lists_age_seconds() > self.lists_max_age_seconds:
@@ -124,7 +139,7 @@ class PackageSet:
         self._refuse_foreign_removals(plan)
         self.installed_journal.add(plan.new)
         self.displaced_journal.add(plan.removed)
-        self.apt.transact(*NO_RECOMMENDS, "install", *missing, doing=f"install {names(missing)}")
+        self._transact("install", missing, doing=f"install {names(missing)}")
         outcome.installed, outcome.removed = list(plan.new), list(plan.removed)
         absent, _ = self._lacking()
         if absent:
@@ -158,13 +173,15 @@ class PackageSet:
             return outcome
         if going or returning:
             self.apt.wait_for_lock()
+            if self._half_done(self.status()):
+                self._repair()
         if going:
             self._purge(going)
         self.installed_journal.remove()
         if returning:
             if self.apt.lists_age_seconds() > self.lists_max_age_seconds:
                 self.apt.update()
-            self.apt.transact(*NO_RECOMMENDS, "install", *returning, doing=f"bring back {names(returning)}")
+            self._transact("install", returning, doing=f"bring back {names(returning)}")
         self.displaced_journal.remove()
         return outcome
 
@@ -177,4 +194,4 @@ class PackageSet:
                 reason="conflict",
                 cure="Remove them yourself if you agree, then run reset again. Nothing has been removed.",
             )
-        self.apt.transact("purge", *going, doing="remove the packages")
+        self._transact("purge", going, doing="remove the packages")

@@ -134,6 +134,19 @@ def test_an_engine_that_we_installed_is_not_foreign(host: Host) -> None:
     assert evaluate(CHECKS, host, "host.engine.foreign")["pass"]
 
 
+@pytest.mark.parametrize("name", ["host.apt.half_done", "host.apt.interrupted"])
+def test_what_our_own_run_left_half_done_is_no_obstacle(host: Host, name: str) -> None:
+    """Apply finishes it; were it refused, a power cut in the package run would need a person."""
+    (host.root / "var/lib/dpkg/status").write_text(STATUS.replace("ok installed", "ok triggers-pending"))
+    (host.root / "var/lib/dpkg/updates/0001").touch()
+    assert not evaluate(CHECKS, Host(root=host.root, now=host.now), name)["pass"]
+    (host.root / "var/lib/kosmos").mkdir()
+    (host.root / "var/lib/kosmos/packages.unfinished").touch()
+    excused = evaluate(CHECKS, Host(root=host.root, now=host.now), name)
+    assert excused["pass"]
+    assert "the next apply finishes it" in excused["evidence"]
+
+
 OWN_MOUNTS = ("unshare", "--map-root-user", "--mount")
 SMALL_DISK = """
 import json, os, pathlib, sys, time

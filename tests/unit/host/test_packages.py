@@ -27,11 +27,15 @@ def stanza(name: str, state: str = "installed", **fields: str) -> str:
     return "\n".join([*lines, *(f"{key.replace('_', '-')}: {value}" for key, value in fields.items())]) + "\n"
 
 
+class PowerCut(BaseException):
+    """Nothing after this instruction happens."""
+
+
 class FakeHost:
     """A dpkg database below a folder, and an apt-get that changes it as the simulation says."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.calls, self.fail_install = root, [], None
+        self.root, self.calls, self.fail_install, self.cut = root, [], None, False
         (root / "var/lib/dpkg/updates").mkdir(parents=True)
         (root / "var/lib/apt/lists").mkdir(parents=True)
         (root / "var/lib/apt/lists/x_Packages").write_text("")
@@ -40,8 +44,16 @@ class FakeHost:
     def write(self, *stanzas: str) -> None:
         (self.root / "var/lib/dpkg/status").write_text("\n".join(stanzas))
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether the mark of an unfinished run is there."""
+        return (self.root / "var/lib/kosmos/packages.unfinished").exists()
+
     def run(self, argv: list[str], **_: object) -> Done:
         self.calls.append(argv)
+        self.marked_at_call = self.unfinished
+        if self.cut and "-y" in argv:
+            raise PowerCut
         if "-s" in argv:
             return Done(0, SIMULATED if "install" in argv else self.purge_plan(argv), "")
         if "install" in argv and self.fail_install:
@@ -154,6 +166,34 @@ def test_an_interrupted_dpkg_is_finished_first(fake: FakeHost) -> None:
     outcome = fake.set("chrony").install()
     assert fake.calls[0][:3] == ["dpkg", "--configure", "-a"]
     assert outcome.repaired == ["libevent-2.1-7t64"]
+
+
+def test_a_run_of_ours_that_was_cut_off_is_marked_and_finished(fake: FakeHost) -> None:
+    """dpkg may have left nothing but pending triggers, which count as half done for nobody else."""
+    fake.cut = True
+    with pytest.raises(PowerCut):
+        fake.set("chrony").install()
+    assert fake.unfinished
+    fake.cut = False
+    fake.calls.clear()
+    outcome = fake.set("chrony").install()
+    assert fake.calls[0][:3] == ["dpkg", "--configure", "-a"]
+    assert outcome.changed
+    assert not fake.unfinished
+    assert not fake.set("chrony").install().changed
+
+
+def test_a_removal_that_was_cut_off_is_marked_and_finished(fake: FakeHost) -> None:
+    fake.set("chrony").install()
+    fake.cut = True
+    with pytest.raises(PowerCut):
+        fake.set().purge()
+    assert fake.unfinished
+    fake.cut = False
+    fake.calls.clear()
+    fake.set().purge()
+    assert fake.calls[0][:3] == ["dpkg", "--configure", "-a"]
+    assert not fake.unfinished
 
 
 def test_dpkgs_own_journal_counts_as_interrupted(tmp_path: Path) -> None:

@@ -43,6 +43,10 @@ def _installed(host: Host) -> dict[str, str]:
 def packages(host: Host, args: Mapping[str, Any]) -> Found:
     """Tell the packages that dpkg left half done, or those of the list that are missing or present."""
     rows = host.once("dpkg-stanzas", lambda: _stanzas(host))
+    if args["attribute"] in {"half_done", "journal"} and args["unless"] and host.path(args["unless"]).exists():
+        return Found([], f"{args['unless']}: a package run of ours was cut off, and the next apply finishes it")
+    if args["attribute"] == "journal":
+        return Found(sorted(expand(host, "/var/lib/dpkg/updates/[0-9]*")), "/var/lib/dpkg/updates")
     if args["attribute"] == "half_done":
         settled = {"installed", "config-files", "not-installed"}
         broken = [row["Package"] for row in rows if row.get("Status", "x").split()[-1] not in settled]
@@ -97,10 +101,11 @@ KINDS = {
     "package": Kind(package, "The installed version of a Debian package.", (NAME,), rooted=True),
     "packages": Kind(
         packages,
-        "A list of package names: those left half done, or those of `names` that are missing or present.",
+        "A list: packages left half done, files of dpkg's own journal, or which of `names` are missing or present.",
         (
-            Arg("attribute", "what to tell", required=True, choices=("half_done", "missing", "present")),
-            Arg("names", "packages to look for (not for half_done)", type="list", default=[]),
+            Arg("attribute", "what to tell", required=True, choices=("half_done", "journal", "missing", "present")),
+            Arg("names", "packages to look for (missing, present)", type="list", default=[]),
+            Arg("unless", "a file that excuses what was left (half_done, journal)", default=""),
         ),
         rooted=True,
     ),
