@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MAX_WORDS = 1000
+
 
 @dataclass(frozen=True)
 class Reason:
@@ -25,5 +27,7 @@ class Refused(ValueError):  # noqa: N818 - it is the verifier's answer, not a fa
     """Evidence that is malformed, forged, stale or about something else."""
 
     def __init__(self, code: str, words: str, *, found: str | None = None, expected: str | None = None) -> None:
-        super().__init__(words)
-        self.reason = Reason(code, words, found=found, expected=expected)
+        # Some faults quote what they found, and that comes from whoever is judged: one printable line, not too long.
+        line = "".join(character if character.isprintable() else "?" for character in words[:MAX_WORDS])
+        super().__init__(line)
+        self.reason = Reason(code, line, found=found, expected=expected)
