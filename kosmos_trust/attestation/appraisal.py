@@ -84,7 +84,7 @@ def _believe(evidence: Evidence, policy: Policy, known: KnownHost, key: Public, 
 def _marks(boot: MeasuredBoot, policy: Policy, at: datetime) -> list[Mark]:
     if boot.secure_boot or policy.profile is Profile.LAB:
         return []
-    return [Mark(MarkKind.SECURE_BOOT_OFF, at, "booted without Secure Boot; what ran then cannot be known")]
+    return [Mark(MarkKind.SECURE_BOOT_OFF, at, "booted without Secure Boot, or without a log that proves it")]
 
 
 def _judge(verdict: Verdict, boot: MeasuredBoot, values: Values, policy: Policy) -> Verdict:

@@ -12,14 +12,6 @@ from .quote import Values
 from .refusal import Reason
 from .words import PCRS
 
-#: PFP 3.3.4.5: what firmware says in PCR 4 about its own attempts. `launches` tells what really ran.
-ACTIONS = frozenset(
-    {
-        b"Calling EFI Application from Boot Option",
-        b"Returning from EFI Application from Boot Option",
-    }
-)
-
 
 def unexplained(boot: MeasuredBoot, values: Values) -> list[Reason]:
     """Return a reason for each quoted PCR whose value the logs do not give."""
@@ -103,20 +95,12 @@ def _prefix(events: Sequence[Measured], bank: str, value: bytes) -> int | None:
 
 
 def _against_launches(boot: MeasuredBoot, expected: Sequence[Reference]) -> Iterator[Reason]:
-    """Judge PCR 4 event by event.
-
-    Types of events are claims. So everything in PCR 4 has to be a separator or a known action, told by its digest, or
-    the next of the expected programs: a program under another type is still one event too many.
-    """
     waiting = list(expected)
-    for entry in boot.of(PCR_BOOT_LOADER):
-        if entry.separates or (entry.proved and entry.event.data in ACTIONS):
-            continue
-        if waiting and _is(entry, waiting[0]):
-            waiting.pop(0)
-            continue
-        yield _launch(entry.words, entry.event.digests, waiting)
-        return
+    for entry in boot.programs():
+        if not waiting or not _is(entry, waiting[0]):
+            yield _launch(entry.words, entry.event.digests, waiting)
+            return
+        waiting.pop(0)
     if waiting:
         yield _launch("nothing more was started", {}, waiting)
 

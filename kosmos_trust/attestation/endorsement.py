@@ -57,12 +57,13 @@ def judge_endorsement(certificate: bytes, ek: Public, anchors: Anchors, at: date
         _require_valid(leaf, at)
         for kind, roots in ((Endorsement.HARDWARE, anchors.hardware), (Endorsement.SOFTWARE, anchors.software)):
             if reaches_root(leaf, roots, anchors.intermediates, at):
+                # A manufacturer's root in front of a program is a root in the wrong folder.
                 return Endorsement.SOFTWARE if _is_software(leaf) else kind
     except Refused:
         raise
     except MALFORMED as error:
         raise Refused("ek.certificate", f"EK certificate: malformed: {error}") from error
-    return Endorsement.SOFTWARE if _is_software(leaf) else Endorsement.UNKNOWN
+    return Endorsement.UNKNOWN
 
 
 def _parse(data: bytes) -> x509.Certificate:

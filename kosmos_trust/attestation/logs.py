@@ -25,13 +25,14 @@ from ..eventlog import (
 from .refusal import Refused
 from .words import PCRS, describe, ima_text, text_of
 
-EV_EFI_BOOT_SERVICES_APPLICATION = 0x80000003
 #: UEFI 2.10, 3.3: the variable's name and EFI_GLOBAL_VARIABLE
 SECURE_BOOT = ("SecureBoot", bytes.fromhex("61dfe48bca93d211aa0d00e098032b8c"))
 #: Digests, in every bank, of "no error" (two spellings) and of "error".
 SEPARATORS = frozenset(
     hashlib.new(bank, data).digest() for bank in REPLAYED_BANKS for data in (bytes(4), b"\xff\xff\xff\xff", b"\1\0\0\0")
 )
+#: PFP 3.3.4.5: what firmware remarks in PCR 4 about its own attempts.
+ACTIONS = frozenset({b"Calling EFI Application from Boot Option", b"Returning from EFI Application from Boot Option"})
 PCR_BOOT_LOADER, PCR_SECURE_BOOT = 4, 7
 
 
@@ -99,9 +100,17 @@ class MeasuredBoot:
                 found.append(variable[2])
         return False
 
-    def launches(self) -> list[Measured]:
-        """Return the programs that firmware started from PCR 4, in order (UKI, boot loader, kernel)."""
-        return [entry for entry in self.of(PCR_BOOT_LOADER) if entry.event.type == EV_EFI_BOOT_SERVICES_APPLICATION]
+    def programs(self) -> list[Measured]:
+        """Return the programs that were started, in order (boot loader, UKI, kernel).
+
+        That is everything in PCR 4 but separators and firmware's own remarks, told by their digests: a program under
+        another event type is still a program.
+        """
+        return [
+            entry
+            for entry in self.of(PCR_BOOT_LOADER)
+            if not entry.separates and not (entry.proved and entry.event.data in ACTIONS)
+        ]
 
 
 def parse_logs(firmware: bytes, systemd: bytes, ima: bytes, banks: Sequence[str]) -> MeasuredBoot:

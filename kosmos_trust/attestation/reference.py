@@ -27,7 +27,7 @@ def firmware_of(boot: MeasuredBoot, values: Values, pcrs: Iterable[int], name: s
 def image_of(boot: MeasuredBoot, values: Values, pcrs: Sequence[int], name: str) -> Image:
     """Return the image that booted: the programs in PCR 4, and the literal state of other PCRs."""
     states = {pcr: (state_of(boot, values, pcr, name),) for pcr in pcrs if pcr != PCR_BOOT_LOADER}
-    return Image(name, states, tuple(_reference(entry) for entry in boot.launches()))
+    return Image(name, states, tuple(_reference(entry) for entry in boot.programs()))
 
 
 def _reference(entry: Measured) -> Reference:
