@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from ..eventlog import (
@@ -25,6 +25,8 @@ from ..eventlog import (
 from .refusal import Refused
 from .words import PCRS, describe, ima_text, text_of
 
+#: What one verdict may cost: an honest firmware log has 10 to 60 KiB, an IMA list is as long as its policy makes it.
+MAX_BYTES = {"firmware": 2**20, "systemd": 2**20, "IMA": 2 * 2**20}
 #: UEFI 2.10, 3.3: the variable's name and EFI_GLOBAL_VARIABLE
 SECURE_BOOT = ("SecureBoot", bytes.fromhex("61dfe48bca93d211aa0d00e098032b8c"))
 #: Digests, in every bank, of "no error" (two spellings) and of "error".
@@ -121,6 +123,9 @@ def parse_logs(firmware: bytes, systemd: bytes, ima: bytes, banks: Sequence[str]
     """
     if not firmware:
         raise Refused("log.missing", "firmware log: is empty; the firmware handed none over, or it was not sent")
+    for name, data in (("firmware", firmware), ("systemd", systemd), ("IMA", ima)):
+        if len(data) > MAX_BYTES[name]:
+            raise Refused("log.malformed", f"{name} log: {len(data)} bytes, more than {MAX_BYTES[name]}")
     try:
         logs: Mapping[str, list[Event]] = {
             "firmware": parse_firmware_log(firmware),
@@ -131,15 +136,16 @@ def parse_logs(firmware: bytes, systemd: bytes, ima: bytes, banks: Sequence[str]
         raise Refused("log.malformed", str(error)) from error
     return MeasuredBoot(
         tuple(
-            Measured(
-                log,
-                number,
-                replace(event, digests={bank: event.digests[bank] for bank in banks if bank in event.digests}),
-            )
+            Measured(log, number, _in_banks(event, banks))
             for log, events in logs.items()
             for number, event in enumerate(events, 1)
         )
     )
+
+
+def _in_banks(event: Event, banks: Sequence[str]) -> Event:
+    digests = {bank: event.digests[bank] for bank in banks if bank in event.digests}
+    return Event(event.pcr, event.type, digests, event.data)
 
 
 def parse_variable(data: bytes) -> tuple[str, bytes, bytes] | None:

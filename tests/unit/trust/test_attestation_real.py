@@ -21,7 +21,7 @@ from attestation_bed import (
     recorded_boot,
     uki_boot,
 )
-from log_builder import event, header
+from log_builder import event, header, ima
 from swtpm_bed import manufacture
 
 from kosmos_trust.attestation.appraisal import appraise
@@ -29,14 +29,16 @@ from kosmos_trust.attestation.credential import make_credential
 from kosmos_trust.attestation.endorsement import Endorsement
 from kosmos_trust.attestation.enrolment import Claim, admit, challenge
 from kosmos_trust.attestation.policy import Policy, Profile
+from kosmos_trust.attestation.quote import Selection
 from kosmos_trust.attestation.record import Record, recompute, seal
 from kosmos_trust.attestation.refusal import Refused
 from kosmos_trust.attestation.state import KnownHost, MarkKind
 from kosmos_trust.attestation.structures import parse_public
 from kosmos_trust.attestation.verdict import Result
+from kosmos_trust.eventlog import IMA_LOG
 from kosmos_trust.tpm import TpmError
 from kosmos_trust.tpm_evidence import collect
-from kosmos_trust.tpm_tools import TpmTools
+from kosmos_trust.tpm_tools import Quoted, TpmTools, cure_of
 
 
 @pytest.mark.parametrize("template", ["RSA-2048", "P-256", "P-384"])
@@ -255,3 +257,68 @@ def test_the_attester_needs_the_package(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(TpmError, match="install the package tpm2-tools"):
         TpmTools(tmp_path).attestation_key()
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (0x921, "locked against guessing"),
+        (0x902, "no room for another object"),
+        (0x98E, "has a password"),
+        (0x9A2, "has a password"),
+        (0x1DF, "another endorsement key or attestation key"),
+        (0x2DF, "another endorsement key or attestation key"),
+        (0x18B, "enrol this host again"),
+        (0x14B, "non-volatile memory is full"),
+        (0x101, ""),
+    ],
+)
+def test_codes_of_the_tpm_have_cures(code: int, words: str) -> None:
+    cure = cure_of(code)
+    assert words in cure
+    assert bool(words) == bool(cure)
+
+
+def test_p256_serves_only_when_it_is_allowed(
+    box: tuple[Machine, KnownHost], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A TPM without P-384, played by a tpm2_getcap that does not tell of it; everything else is the real tools."""
+    machine, _ = box
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    real = shutil.which("tpm2_getcap")
+    (programs / "tpm2_getcap").write_text(f'#!/bin/sh\n{real} "$@" | grep -v P384\n')
+    (programs / "tpm2_getcap").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    tools = TpmTools(tmp_path, machine.tools.tcti, ak_handle=0x81010178)
+    ek = tools.endorsement_key()
+    with pytest.raises(TpmError, match="P-256 has to be allowed explicitly"):
+        tools.make_attestation_key(ek)
+    assert parse_public(tools.make_attestation_key(ek, allow_p256=True)).key.key_size == 256
+    assert parse_public(tools.attestation_key() or b"").scheme[1] == "sha256"
+
+
+def test_a_log_that_grows_while_the_tpm_quotes_is_read_again(
+    box: tuple[Machine, KnownHost], policy: Policy, tmp_path: Path
+) -> None:
+    machine, _ = box
+    shutil.copytree(machine.root, tmp_path / "root")
+    log = tmp_path / "root" / IMA_LOG.lstrip("/")
+
+    class Busy(TpmTools):
+        """Real tools on a machine where IMA measures a file during the first `times` quotes."""
+
+        times = 1
+
+        def quote(self, nonce: bytes, selection: Selection) -> Quoted:
+            quoted = super().quote(nonce, selection)
+            if self.times:
+                self.times -= 1
+                log.write_bytes(log.read_bytes() + ima(10, b"more"))
+            return quoted
+
+    tools = Busy(tmp_path, machine.tools.tcti)
+    assert collect(tools, HOST, NONCE, policy.selection, tmp_path / "root").ima_log == log.read_bytes()
+    tools.times = 99
+    with pytest.raises(TpmError, match="changed during each of 5 quotes"):
+        collect(tools, HOST, NONCE, policy.selection, tmp_path / "root")
