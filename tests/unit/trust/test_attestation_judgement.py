@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -38,6 +39,7 @@ AK, EK = ecc_key(), rsa_key(EK_ATTRIBUTES, decrypting=True)
 SIGNER = parse_public(AK.public).qualified_name(parse_public(EK.public).qualified_name())
 KNOWN = KnownHost(HOST, Profile.APPLIANCE, AT, Endorsement.HARDWARE, EK.public, b"", AK.public)
 POLICY = policy_for(GOOD)
+LONG_AGO = AT - timedelta(days=1000)
 
 
 def judge(
@@ -197,6 +199,8 @@ END = event(7, 4, bytes(4))
         ((OFF[:4] + b"\x05\0\0\0" + OFF[8:], END[:4] + b"\x05\0\0\0" + END[8:], ON, END), False),
         ((event(7, 0x80000001, b"\0" * 16 + variable("SecureBoot", b"\1")[16:]), END), False),
         ((event(1, 0x80000001, variable("SecureBoot", b"\1")), END), False),
+        # Off, its text made unreadable; the separator under another type; then what anything may extend later.
+        ((OFF[:-1] + b"\7", END[:4] + b"\x05\0\0\0" + END[8:], ON, END), False),
     ],
 )
 def test_secure_boot_is_believed_only_where_it_is_proved(events: tuple[bytes, ...], expected: bool) -> None:
@@ -209,6 +213,10 @@ def test_without_secure_boot_the_mark_stays_for_ever() -> None:
     first = judge(off, approved)
     assert (first.verdict.result, first.verdict.secure_boot) == (Result.DEGRADED, False)
     assert [mark.kind for mark in first.known.marks] == [MarkKind.SECURE_BOOT_OFF]
+    again = judge(
+        off, approved, replace(first.known, clock=None, marks=(replace(first.known.marks[0], since=LONG_AGO),))
+    )
+    assert [mark.since for mark in again.known.marks] == [LONG_AGO]
     later = judge(GOOD, known=replace(first.known, clock=None))
     assert later.verdict.result is Result.DEGRADED
     assert later.verdict.marks == first.known.marks
@@ -264,9 +272,16 @@ def test_a_program_that_did_not_start_is_missed() -> None:
     assert str(reason.expected).startswith("add-on: ")
 
 
-def _values(data: bytes) -> dict[str, bytes]:
-    import hashlib
+def test_a_program_has_to_be_the_right_one_in_both_banks() -> None:
+    first, *rest = POLICY.images[0].launches
+    for bank in BANKS:
+        half = replace(first, values={**first.values, bank: _values(b"x")[bank]})
+        policy = replace(POLICY, images=(replace(POLICY.images[0], launches=(half, *rest)),))
+        reason = judge(GOOD, policy).verdict.reasons[0]
+        assert (reason.code, reason.bank, reason.found) == ("image.launch", bank, first.values[bank].hex())
 
+
+def _values(data: bytes) -> dict[str, bytes]:
     return {bank: hashlib.new(bank, data).digest() for bank in BANKS}
 
 

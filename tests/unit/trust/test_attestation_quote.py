@@ -125,6 +125,21 @@ def test_each_attribute_of_an_attestation_key_matters(bit: int, words: str) -> N
     assert caught.value.reason.code == "ak.attributes"
 
 
+def test_a_key_that_signs_anything_quotes_nothing() -> None:
+    loose = ecc_key(attributes=AK_ATTRIBUTES & ~(1 << 16))
+    with pytest.raises(Refused, match="is not restricted"):
+        verify(loose, attest(NONCE, VALUES))
+
+
+def test_a_bank_selected_twice_is_refused() -> None:
+    message = attest(NONCE, VALUES)
+    start = message.index(b"\0\0\0\x02\x00\x0b\x03")
+    twice = message[: start + 10] + message[start + 4 : start + 10] + message[start + 16 :]
+    assert len(twice) == len(message)
+    with pytest.raises(Refused, match="unknown, twice"):
+        verify(P384, twice)
+
+
 def test_an_attestation_key_needs_a_scheme_and_an_endorsement_key_a_cipher() -> None:
     with pytest.raises(Refused, match="no signing scheme"):
         require_attestation_key(parse_public(ecc_key(scheme=b"\x00\x10").public))
