@@ -77,7 +77,9 @@ class Quoted:
 
 
 class TpmTools:
-    """tpm2-tools over one TCTI ("" is the tools' own choice, /dev/tpmrm0), with a private scratch folder.
+    """tpm2-tools over one TCTI ("" is the tools' own choice, /dev/tpmrm0), with a scratch folder.
+
+    The folder has to be private (0700): for a moment it holds the answer to the verifier's challenge.
 
     Every public method raises TpmError, and TpmAbsentError where the package is missing.
     """
