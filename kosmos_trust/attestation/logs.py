@@ -33,8 +33,15 @@ SECURE_BOOT = ("SecureBoot", bytes.fromhex("61dfe48bca93d211aa0d00e098032b8c"))
 SEPARATORS = frozenset(
     hashlib.new(bank, data).digest() for bank in REPLAYED_BANKS for data in (bytes(4), b"\xff\xff\xff\xff", b"\1\0\0\0")
 )
-#: PFP 3.3.4.5: what firmware remarks in PCR 4 about its own attempts.
-ACTIONS = frozenset({b"Calling EFI Application from Boot Option", b"Returning from EFI Application from Boot Option"})
+#: PFP 3.3.4.5: what is in PCR 4 besides programs: firmware's remarks on its own attempts, and "no error".
+REMARKS = frozenset(
+    {
+        b"Calling EFI Application from Boot Option",
+        b"Returning from EFI Application from Boot Option",
+        bytes(4),
+        b"\xff\xff\xff\xff",
+    }
+)
 PCR_BOOT_LOADER, PCR_SECURE_BOOT = 4, 7
 
 
@@ -56,12 +63,12 @@ class Measured:
 
     @property
     def separates(self) -> bool:
-        """Whether the event is a separator (PFP 3.3.2.2), told by its digests and not by its type."""
+        """Whether the event is a separator (PFP 3.3.2.2) in any bank, told by its digest and not by its type."""
         return any(value in SEPARATORS for value in self.event.digests.values())
 
     @cached_property
     def words(self) -> str:
-        """One sentence for people: which PCR, what it stands for, what was measured, and whether the text is proved."""
+        """One sentence for people: which PCR, what it stands for, what the log says was measured (see `proved`)."""
         meaning = PCRS.get(self.event.pcr, "unused")
         what = text_of(self.event.data) if self.log == "systemd" else describe(self.event.type, self.event.data)
         if self.log == "IMA":
@@ -108,11 +115,7 @@ class MeasuredBoot:
         That is everything in PCR 4 but separators and firmware's own remarks, told by their digests: a program under
         another event type is still a program.
         """
-        return [
-            entry
-            for entry in self.of(PCR_BOOT_LOADER)
-            if not entry.separates and not (entry.proved and entry.event.data in ACTIONS)
-        ]
+        return [entry for entry in self.of(PCR_BOOT_LOADER) if not (entry.proved and entry.event.data in REMARKS)]
 
 
 def parse_logs(firmware: bytes, systemd: bytes, ima: bytes, banks: Sequence[str]) -> MeasuredBoot:

@@ -261,6 +261,8 @@ def test_known_actions_in_pcr_4_are_told_by_their_digest() -> None:
     assert judge(more).verdict.result is Result.TRUSTED
     forged = replace(GOOD, firmware=GOOD.firmware + event(4, 0x80000007, returning, measured=b"evil PE"))
     assert found(judge(forged)) == [("image.launch", 4)]
+    error = replace(GOOD, firmware=GOOD.firmware + event(4, 4, b"\1\0\0\0"))
+    assert found(judge(error)) == [("image.launch", 4)]
     relabelled = with_types(GOOD, 0x80000003, 0x80000007)
     assert judge(GOOD, sent=relabelled).verdict.result is Result.TRUSTED  # the digests are what counts
 
