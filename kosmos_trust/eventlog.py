@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+#: Where Linux and systemd show them, below the root of the file system.
+FIRMWARE_LOG = "/sys/kernel/security/tpm0/binary_bios_measurements"
+IMA_LOG = "/sys/kernel/security/ima/binary_runtime_measurements"
+SYSTEMD_LOG = "/run/log/systemd/tpm2-measure.log"
 
 EV_NO_ACTION = 0x00000003
 #: TCG algorithm registry: identifier to (bank name, digest size in bytes).
@@ -54,6 +58,10 @@ class Event:
     data: bytes = b""
 
 
+#: Bytes by struct's letter. A log has hundreds of numbers, and a verifier reads hundreds of logs a second.
+WIDTHS = {"B": 1, "H": 2, "I": 4}
+
+
 class _Reader:
     """Bounded reads of little-endian fields from one log."""
 
@@ -81,8 +89,7 @@ class _Reader:
         return self.data[self.position - size : self.position]
 
     def number(self, form: str) -> int:
-        value: int = struct.unpack(f"<{form}", self.take(struct.calcsize(f"<{form}")))[0]
-        return value
+        return int.from_bytes(self.take(WIDTHS[form]), "little")
 
     def block(self) -> bytes:
         size = self.number("I")
@@ -176,8 +183,15 @@ def parse_systemd_log(text: str) -> list[Event]:
         for name, digest in digests.items():
             if len(digest) != DIGEST_SIZES.get(name, len(digest)):
                 raise EventLogError(f"systemd log: record {number}: {name} digest of {len(digest)} bytes")
-        events.append(Event(pcr, 0, digests))
+        events.append(Event(pcr, 0, digests, _systemd_words(content)))
     return events
+
+
+def _systemd_words(record: Mapping[str, object]) -> bytes:
+    """Return the text that systemd measured, b"" where the record does not carry it (a volume key is a secret)."""
+    content = record.get("content")
+    text = content.get("string") if isinstance(content, dict) else None
+    return text.encode("utf-8", "replace") if isinstance(text, str) else b""
 
 
 def parse_ima_log(data: bytes, banks: Iterable[str] = REPLAYED_BANKS) -> list[Event]:

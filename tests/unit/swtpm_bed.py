@@ -67,14 +67,16 @@ class SocketTransport:
 
 
 @contextmanager
-def running(manufactured: Path, folder: Path) -> Iterator[SocketTransport]:
-    """Start a copy of a manufactured TPM, cleared and started up as firmware does; stop it by its own process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = folder / "state"
-    shutil.copytree(manufactured, state)
-    data = folder / "s"
+def powered(state: Path, data: Path) -> Iterator[Path]:
+    """Start a TPM on its state, as firmware does; yield the socket it serves; stop it by its own process.
+
+    The control socket beside it is what the tools' `swtpm:path=` wants.
+    """
+    data.unlink(missing_ok=True)
+    control = data.with_name(f"{data.name}.ctrl")
+    command = [*START, "--tpmstate", f"dir={state}", "--server", f"type=unixio,path={data}"]
     process = subprocess.Popen(
-        [*START, "--tpmstate", f"dir={state}", "--server", f"type=unixio,path={data}"],
+        [*command, "--ctrl", f"type=unixio,path={control}"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -83,11 +85,20 @@ def running(manufactured: Path, folder: Path) -> Iterator[SocketTransport]:
         while not data.exists():
             assert process.poll() is None and time.monotonic() < end, "swtpm did not start"
             time.sleep(0.02)
+        yield data
+    finally:
+        process.terminate()
+        process.wait(timeout=WAIT_SECONDS)
+
+
+@contextmanager
+def running(manufactured: Path, folder: Path) -> Iterator[SocketTransport]:
+    """Start a copy of a manufactured TPM and talk to it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(manufactured, folder / "state")
+    with powered(folder / "state", folder / "s") as data:
         transport = SocketTransport(data)
         try:
             yield transport
         finally:
             transport.close()
-    finally:
-        process.terminate()
-        process.wait(timeout=WAIT_SECONDS)

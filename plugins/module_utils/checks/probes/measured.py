@@ -7,10 +7,8 @@ from typing import Any
 
 from ansible_collections.kosmos.appliance.plugins.module_utils.checks.model import Arg, Found, Host, Kind, ProbeError
 from ansible_collections.kosmos.appliance.plugins.module_utils.trust import eventlog, tpm
+from ansible_collections.kosmos.appliance.plugins.module_utils.trust.eventlog import FIRMWARE_LOG, IMA_LOG, SYSTEMD_LOG
 
-FIRMWARE_LOG = "/sys/kernel/security/tpm0/binary_bios_measurements"
-IMA_LOG = "/sys/kernel/security/ima/binary_runtime_measurements"
-SYSTEMD_LOG = "/run/log/systemd/tpm2-measure.log"
 ATTEMPTS = 3
 TPM_KEY = "tpm"
 
