@@ -151,6 +151,22 @@ def _sections(data: bytes, table_at: int, count: int, fail: Callable[[str], Imag
         yield Section(name, address, size, offset, raw_size)
 
 
+def without_signature(image: Image) -> Image:
+    """Return the image without its Secure Boot signature; the same one when it has none.
+
+    Raises ImageError when its certificate table is not what the file ends with.
+    """
+    if not image.signed:
+        return image
+    entry = image.optional_at + _DIRECTORIES + 4 + 8 * _SECURITY
+    at, size = struct.unpack_from("<II", image.data, entry)
+    if at + size != len(image.data) or any(one.offset + one.raw_size > at for one in image.sections):
+        raise ImageError("its signature is not at the end of the file", where=image.label, cure=_CURE)
+    data = bytearray(image.data[:at])
+    struct.pack_into("<II", data, entry, 0, 0)
+    return parse(bytes(data), image.label)
+
+
 def with_last_section(image: Image, name: str, content: bytes) -> bytes:
     """Return the bytes of `image` with `content` as its last section `name`, replacing one that is already the last.
 

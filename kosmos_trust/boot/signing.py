@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -41,17 +42,18 @@ class Request:
     texts: Mapping[str, str]
     signers: Mapping[Role, tuple[str, ...]]
 
-    def render(self) -> bytes:
-        """Return the request as JSON."""
-        content = {
-            "apiVersion": API_VERSION,
+    def as_dict(self) -> dict[str, object]:
+        """Return the request as JSON data."""
+        return {
             "sections": {
                 bank: [[one.name, one.digest.hex()] for one in measured] for bank, measured in self.sections.items()
             },
             "texts": dict(self.texts),
             "signers": {role.value: list(marks) for role, marks in self.signers.items()},
         }
-        return json.dumps(content, indent=2).encode() + b"\n"
+
+
+Requests = Mapping[str, Request]
 
 
 def ask(image: Image, signers: Mapping[Role, Sequence[rsa.RSAPublicKey]]) -> Request:
@@ -63,58 +65,86 @@ def ask(image: Image, signers: Mapping[Role, Sequence[rsa.RSAPublicKey]]) -> Req
     )
 
 
-def parse_request(text: bytes, where: str) -> Request:
-    """Return a request. Raises SignatureError when it is malformed, or when a text is not what its digest says."""
+def render_requests(requests: Requests) -> bytes:
+    """Return the requests of one host, by the name of the image, as one file for the controller."""
+    content = {"apiVersion": API_VERSION, "requests": {name: one.as_dict() for name, one in requests.items()}}
+    return json.dumps(content, indent=2).encode() + b"\n"
 
-    def fail(why: str) -> SignatureError:
-        return SignatureError(
-            "this is no request for PCR signatures", where=where, why=why, cure="make a new one: kosmos-boot update"
-        )
 
-    if len(text) > MAX_BYTES:
-        raise fail(f"more than {MAX_BYTES} bytes")
+def parse_requests(text: bytes, where: str) -> dict[str, Request]:
+    """Return the requests in a file. Raises SignatureError: malformed, or a text is not what its digest says."""
     try:
-        content = json.loads(text)
-        if content["apiVersion"] != API_VERSION or set(content["sections"]) != set(BANKS):
-            raise ValueError(f"not of version {API_VERSION}, or not with the banks {', '.join(BANKS)}")
-        sections = {
-            bank: tuple(Measured(str(name), bytes.fromhex(digest)) for name, digest in measured)
-            for bank, measured in content["sections"].items()
-        }
-        texts = {str(name): str(value) for name, value in content["texts"].items()}
-        signers = {Role(role): tuple(map(str, marks)) for role, marks in content["signers"].items()}
+        return {name: _request(one) for name, one in _content(text, "requests").items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise fail(f"{type(error).__name__}: {error}") from None
+        raise SignatureError(
+            "this is no request for PCR signatures", where=where, why=f"{type(error).__name__}: {error}",
+            cure="make a new one on the host: kosmos-boot update",
+        ) from None  # fmt: skip
+
+
+def _content(text: bytes, kind: str) -> dict[str, Any]:
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"more than {MAX_BYTES} bytes")
+    content = json.loads(text)
+    if content["apiVersion"] != API_VERSION:
+        raise ValueError(f"not of version {API_VERSION}")
+    return {str(name): one for name, one in content[kind].items()}
+
+
+def _request(content: dict[str, Any]) -> Request:
+    if set(content["sections"]) != set(BANKS):
+        raise ValueError(f"not with the banks {', '.join(BANKS)}")
+    sections = {
+        bank: tuple(Measured(str(name), bytes.fromhex(digest)) for name, digest in measured)
+        for bank, measured in content["sections"].items()
+    }
+    texts = {str(name): str(value) for name, value in content["texts"].items()}
+    signers = {Role(role): tuple(map(str, marks)) for role, marks in content["signers"].items()}
     for bank, measured in sections.items():
         names = [one.name for one in measured]
         if names != [name for name in SECTIONS if name in names]:
-            raise fail(f"{bank}: the sections are not in the order of measurement, each once")
+            raise ValueError(f"{bank}: the sections are not in the order of measurement, each once")
         if any(len(one.digest) != hashlib.new(bank).digest_size for one in measured):
-            raise fail(f"{bank}: a digest has the wrong length")
+            raise ValueError(f"{bank}: a digest has the wrong length")
         digests = {one.name: one.digest for one in measured}
         for name in TEXTS:
             if digests.get(name) != hashlib.new(bank, texts.get(name, "").encode()).digest():
-                raise fail(f"the text of {name} is not what its {bank} digest says")
+                raise ValueError(f"the text of {name} is not what its {bank} digest says")
     return Request(sections, texts, signers)
 
 
-def answer(request: Request, keys: Keys, cmdline: str) -> bytes:
-    """Return the signatures for a request, on the controller. Raises SignatureError when it must not be signed.
+def answer(requests: Requests, keys: Keys, cmdline: str) -> bytes:
+    """Return the signatures for the requests of a host, on the controller. Raises SignatureError: it must not sign.
 
-    It must not when its command line is not the declared one, or when it asks for other keys than `keys`.
+    It must not when a command line is not the declared one, or when other keys than `keys` are asked for.
     """
-    if request.texts[".cmdline"].rstrip("\n") != cmdline:
-        raise SignatureError(
-            "this image is not signed", where="request", why=f"its command line is: {request.texts['.cmdline']}",
-            cure=f"the declared one is: {cmdline}",
-        )  # fmt: skip
     ours = {role: tuple(pcrsig.fingerprint(key.public_key()) for key in held) for role, held in keys.items()}
-    if ours != dict(request.signers):
+    answers = {}
+    for name, request in requests.items():
+        if request.texts[".cmdline"].rstrip("\n") != cmdline:
+            raise SignatureError(
+                "this image is not signed", where=name, why=f"its command line is: {request.texts['.cmdline']}",
+                cure=f"the declared one is: {cmdline}",
+            )  # fmt: skip
+        if ours != dict(request.signers):
+            raise SignatureError(
+                "this image is not signed", where=name, why="the host expects other signing keys than these",
+                cure="give the keys whose public halves the host has, in a rotation both",
+            )  # fmt: skip
+        answers[name] = json.loads(pcrsig.render(sign(request.sections, keys)))
+    return json.dumps({"apiVersion": API_VERSION, "answers": answers}).encode() + b"\n"
+
+
+def parse_answers(text: bytes, where: str) -> dict[str, tuple[pcrsig.Entry, ...]]:
+    """Return the signatures by the name of the image. Raises SignatureError when it is not the controller's answer."""
+    try:
+        answers = _content(text, "answers")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise SignatureError(
-            "this image is not signed", where="request", why="the host expects other signing keys than these",
-            cure="give the keys whose public halves the host has, in a rotation both",
-        )  # fmt: skip
-    return pcrsig.render(sign(request.sections, keys))
+            "this is no answer with PCR signatures", where=where, why=f"{type(error).__name__}: {error}",
+            cure="sign the request on the controller: kosmos-boot sign",
+        ) from None  # fmt: skip
+    return {name: pcrsig.parse(json.dumps(one).encode(), f"{where}: {name}") for name, one in answers.items()}
 
 
 def sign(sections: Sections, keys: Keys) -> list[pcrsig.Entry]:
@@ -148,3 +178,16 @@ def join(image: Image, entries: Sequence[pcrsig.Entry]) -> bytes:
             cure="ask for signatures of this image: kosmos-boot update",
         )  # fmt: skip
     return with_last_section(image, SECTION, pcrsig.render(entries))
+
+
+def unsigned_by(image: Image, signers: Mapping[Role, Sequence[rsa.RSAPublicKey]]) -> list[str]:
+    """Return the fingerprints of the keys that have not signed every phase of their role in the bank that unlocks."""
+    entries = pcrsig.parse(image.content(SECTION), image.label) if SECTION in image.names else ()
+    lacking = []
+    for role, keys in signers.items():
+        needed = set(policies(measure(image, UNLOCK_BANK), UNLOCK_BANK, role.paths).values())
+        for key in keys:
+            signed = {one.policy for one in entries if one.bank == UNLOCK_BANK and pcrsig.verify(one, key)}
+            if not needed <= signed:
+                lacking.append(pcrsig.fingerprint(key))
+    return lacking

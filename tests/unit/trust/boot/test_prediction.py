@@ -118,22 +118,21 @@ def test_only_keys_that_a_tpm_can_verify_are_taken(bench: Bench) -> None:
 def request_text(bench: Bench) -> bytes:
     image = pe.read(bench.ukify("request.efi"))
     signers = {Role.INITRD: [bench.initrd_key.rsa.public_key()], Role.ALL: [bench.all_key.rsa.public_key()]}
-    return signing.ask(image, signers).render()
+    return signing.render_requests({"update": signing.ask(image, signers)})
 
 
 def test_the_controller_signs_without_the_image_and_the_host_joins(bench: Bench, request_text: bytes) -> None:
     keys = {Role.INITRD: [bench.initrd_key.rsa], Role.ALL: [bench.all_key.rsa]}
-    answer = signing.answer(signing.parse_request(request_text, "request"), keys, CMDLINE)
+    answer = signing.answer(signing.parse_requests(request_text, "request"), keys, CMDLINE)
     unsigned = pe.read(bench.folder / "request.efi")
     joined = bench.folder / "joined-by-us.efi"
-    joined.write_bytes(signing.join(unsigned, pcrsig.parse(answer, "answer")))
-    assert bench.section(joined, ".pcrsig") == answer
-    assert answer == pe.read(bench.signed("by-ukify.efi")).content(".pcrsig")
+    joined.write_bytes(signing.join(unsigned, signing.parse_answers(answer, "answer")["update"]))
+    assert bench.section(joined, ".pcrsig") == pe.read(bench.signed("by-ukify.efi")).content(".pcrsig")
 
 
 def test_the_controller_refuses_what_is_not_declared(bench: Bench, request_text: bytes) -> None:
     keys = {Role.INITRD: [bench.initrd_key.rsa], Role.ALL: [bench.all_key.rsa]}
-    request = signing.parse_request(request_text, "request")
+    request = signing.parse_requests(request_text, "request")
     with pytest.raises(SignatureError, match="its command line is"):
         signing.answer(request, keys, CMDLINE + " init=/bin/sh")
     with pytest.raises(SignatureError, match="other signing keys"):
@@ -144,13 +143,14 @@ def test_the_controller_refuses_what_is_not_declared(bench: Bench, request_text:
     ("path", "value", "why"),
     [
         (("apiVersion",), "kosmos.boot/v0", "version"),
-        (("texts", ".cmdline"), "quiet", r"the text of \.cmdline"),
-        (("sections", "sha256", 0, 1), "00", "wrong length"),
-        (("sections", "sha256", 0, 0), ".none", "order"),
-        (("sections", "sha256", 1, 0), ".linux", "order"),
-        (("sections",), {}, "version"),
-        (("signers", "root"), [], "ValueError"),
-        (("signers",), None, "AttributeError"),
+        (("requests",), [], "AttributeError"),
+        (("requests", "update", "texts", ".cmdline"), "quiet", r"the text of \.cmdline"),
+        (("requests", "update", "sections", "sha256", 0, 1), "00", "wrong length"),
+        (("requests", "update", "sections", "sha256", 0, 0), ".none", "order"),
+        (("requests", "update", "sections", "sha256", 1, 0), ".linux", "order"),
+        (("requests", "update", "sections"), {}, "banks"),
+        (("requests", "update", "signers", "root"), [], "ValueError"),
+        (("requests", "update", "signers"), None, "AttributeError"),
     ],
 )
 def test_a_request_that_contradicts_itself_is_refused(
@@ -162,7 +162,13 @@ def test_a_request_that_contradicts_itself_is_refused(
         place = place[step]
     place[path[-1]] = value
     with pytest.raises(SignatureError, match=why):
-        signing.parse_request(json.dumps(content).encode(), "request")
+        signing.parse_requests(json.dumps(content).encode(), "request")
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"apiVersion": "kosmos.boot/v1", "answers": []}'])
+def test_an_answer_of_another_form_is_refused(text: bytes) -> None:
+    with pytest.raises(SignatureError, match="no answer with PCR signatures"):
+        signing.parse_answers(text, "answer")
 
 
 def test_signatures_of_another_image_are_not_joined(bench: Bench, image: pe.Image) -> None:
