@@ -131,7 +131,8 @@ class Host:
 
     def _secure_boot(self, secure: SecureBoot, data: bytes) -> str | None:
         """Return why the owner's certificate does not verify an image, None when it does."""
-        with tempfile.NamedTemporaryFile(prefix="kosmos-boot-") as file:
+        self.config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(prefix="verify-", dir=self.config.state) as file:
             file.write(data)
             file.flush()
             done = self.run(["sbverify", "--cert", secure.certificate, file.name])
@@ -150,7 +151,8 @@ class Host:
                 "the Secure Boot key is not on this host", where=str(secure.certificate),
                 cure="sign the image where the key is, and bring it: kosmos-boot update --image FILE",
             )  # fmt: skip
-        with tempfile.TemporaryDirectory(prefix="kosmos-boot-") as folder:
+        self.config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="sign-", dir=self.config.state) as folder:
             bare, signed = Path(folder) / "bare.efi", Path(folder) / "signed.efi"
             bare.write_bytes(data)
             argv: list[str | Path] = [

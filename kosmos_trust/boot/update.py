@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 
 from . import build, durable, pe, signing
 from .errors import BootError, SignatureError
@@ -44,7 +43,7 @@ class Updater:
     def __init__(self, host: Host, state: State) -> None:
         self.host, self.state = host, state
 
-    def needed(self, boot: Path = Path("/boot")) -> bool:
+    def needed(self) -> bool:
         """Tell whether the default image is not the one that it should be: kernel, command line, keys, signatures."""
         default = self.host.esp.default()
         if default is None or default.state == "bad":
@@ -52,7 +51,7 @@ class Updater:
         data = default.path.read_bytes()
         if not judge(data, default.id, self.host.expectation(None)).passed:
             return True
-        return pe.parse(data, default.id).text(".uname") != build.newest_kernel(boot)
+        return pe.parse(data, default.id).text(".uname") != build.newest_kernel(self.host.root / "boot")
 
     def update(self, parts: build.Parts) -> Result:
         """Build an image of `parts` and bring it as far as it goes: in mode `controller` that is a request.
@@ -124,4 +123,6 @@ def parts_of(host: Host, version: str | None = None) -> build.Parts:
             where=str(host.public_for_images),
             cure="apply the role host_boot again",
         )
-    return build.Parts(version or build.newest_kernel(), host.config.cmdline, host.public_for_images)
+    boot = host.root / "boot"
+    chosen = version or build.newest_kernel(boot)
+    return build.Parts(chosen, host.config.cmdline, host.public_for_images, boot, host.root / "etc/os-release")
