@@ -17,6 +17,7 @@ from .errors import CommandError
 STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
 #: What unlocks by TPM before the root is there; the phases are measured by systemd-pcrphase (dracut 106-6).
 DRACUT_MODULES = ("systemd-cryptsetup", "systemd-pcrphase", "tpm2-tss")
+_DRACUT_FAULTS = ("dracut[E]", "dracut[F]", "dracut-install: ERROR")
 _KERNEL = re.compile(r"vmlinuz-([0-9][A-Za-z0-9.+~-]*)")
 
 
@@ -79,6 +80,18 @@ def build(parts: Parts, staging: Path, run: Run) -> pe.Image:
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(mode=0o700, parents=True)
     initrd, output = staging / "initrd", staging / "unsigned.efi"
-    must(run, dracut_argv(parts.version, initrd), "the initrd cannot be made", "see: journalctl -t dracut")
+    _pack(run, dracut_argv(parts.version, initrd))
     must(run, ukify_argv(parts, initrd, output), "the image cannot be made", "see what ukify says")
     return pe.read(output)
+
+
+def _pack(run: Run, argv: list[str]) -> None:
+    """Run dracut, which tells of a file that it could not put in, and then ends with exit code 0."""
+    done = run(argv)
+    faults = [line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.startswith(_DRACUT_FAULTS)]
+    if done.code != 0 or faults:
+        why = " / ".join(faults[-3:]) or f"exit code {done.code}: {(done.stderr.strip() or 'it said nothing')[-300:]}"
+        raise CommandError(
+            "the initrd cannot be made", where="dracut", why=why,
+            cure="install what it misses (tpm2-tools, systemd-cryptsetup, systemd-sysv), then: kosmos-boot update",
+        )  # fmt: skip

@@ -118,6 +118,7 @@ class Esp:
 
     def room(self, size: int, booted: str | None) -> Room:
         """Return whether an image of `size` bytes fits beside those that must stay. Raises EspError: not mounted."""
+        self._mounted()
         try:
             state = os.statvfs(self.root)
         except OSError as error:
@@ -181,6 +182,7 @@ class Esp:
 
     def configure(self) -> bool:
         """Write `loader/loader.conf`; return whether it was another one. Editing at the menu stays off."""
+        self._mounted()
         path = self.root / "loader/loader.conf"
         wanted = f"default {_PATTERN}\ntimeout 3\neditor no\n".encode()
         if path.is_file() and path.read_bytes() == wanted:
@@ -193,8 +195,9 @@ class Esp:
 
     def _write(self, data: bytes, final: Path) -> None:
         temporary = self.folder / TEMPORARY
+        self._mounted()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(exist_ok=True)
             self.sweep()
             durable.write_new(temporary, data, 0o600)
             if _digest_on_disk(temporary) != hashlib.sha256(data).digest():
@@ -204,6 +207,13 @@ class Esp:
             durable.sync_folder(self.folder)
         except OSError as error:
             raise self._fail("the image cannot be written", error) from error
+
+    def _mounted(self) -> None:
+        """Refuse a bare mount point: what is written there would start nothing. An ESP always has the folder EFI."""
+        if not (self.root / "EFI").is_dir():
+            raise EspError(
+                "the EFI partition is not mounted", where=str(self.root), cure=f"mount it: mount {self.root}"
+            )
 
     def _remove(self, entry: Entry) -> None:
         entry.path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -43,7 +44,7 @@ def require_tools(*shared: Path) -> Tools:
 
 @dataclass(frozen=True)
 class Key:
-    """One RSA key as files."""
+    """One key as files."""
 
     private: Path
     public: Path
@@ -51,11 +52,13 @@ class Key:
 
 
 def make_key(folder: Path, name: str) -> Key:
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return write_key(folder, name, rsa.generate_private_key(public_exponent=65537, key_size=2048))
+
+
+def write_key(folder: Path, name: str, key: Any) -> Key:
     private, public = folder / f"{name}.key", folder / f"{name}.pub"
-    private.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    private.write_bytes(key.private_bytes(*form))
     private.chmod(0o600)
     public.write_bytes(
         key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)

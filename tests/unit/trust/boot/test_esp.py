@@ -151,6 +151,7 @@ from pathlib import Path
 from kosmos_trust.boot.errors import EspError
 from kosmos_trust.boot.esp import Esp, RESERVE_BYTES, Room
 esp = Esp(Path(sys.argv[1]))
+(esp.root / "EFI").mkdir()
 image = b"MZ" + bytes(2 << 20)
 esp.publish(image, "k", None)
 esp.publish(image, "k", None)
@@ -195,6 +196,8 @@ def test_room_counts_what_may_go(esp: Esp) -> None:
     assert not huge.finding().passed
 
 
-def test_a_partition_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(EspError, match="cannot be asked"):
-        Esp(tmp_path / "absent").room(1, None)
+def test_a_bare_mount_point_is_not_written_to(tmp_path: Path) -> None:
+    for action in (partial(Esp(tmp_path).publish, IMAGE, "k", None), Esp(tmp_path).configure):
+        with pytest.raises(EspError, match="is not mounted"):
+            action()
+    assert not list(tmp_path.iterdir())

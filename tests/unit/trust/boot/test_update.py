@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -102,6 +103,15 @@ def test_a_program_that_fails_changes_nothing(machine: Machine, name: str) -> No
     with pytest.raises(CommandError, match="there is no space left"):
         machine.updater.update(machine.parts())
     assert machine.names() == before
+
+
+def test_an_initrd_with_a_hole_is_not_taken_though_dracut_says_well(machine: Machine) -> None:
+    """As Debian's dracut 106-6 does it, when systemd-sysv is missing."""
+    told = "dracut-install: ERROR: installing 'poweroff'\ndracut[E]: FAILED: /usr/lib/dracut/dracut-install -D /x"
+    machine.said["dracut"] = Done(0, "", told)
+    with pytest.raises(CommandError, match="installing 'poweroff'"):
+        machine.updater.update(machine.parts())
+    assert machine.names() == []
 
 
 def test_a_ukify_that_makes_nonsense_changes_nothing(machine: Machine) -> None:
@@ -294,3 +304,18 @@ def test_the_program_speaks_in_lines_and_exit_codes(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "kosmos-boot: /no/such/file: the settings cannot be read" in said
+
+
+def test_it_runs_on_debian_s_own_python(bench: Bench) -> None:
+    """With Debian 13's interpreter and its older `cryptography`, where the host runs it."""
+    machine = Machine(bench, bench.folder / "debian-python")
+    machine.updater.update(machine.parts())
+    image = next((machine.esp / "EFI/Linux").iterdir())
+    library = bench.folder / "library"
+    shutil.copytree(Path(program.__file__).parents[1], library / "kosmos_trust", dirs_exist_ok=True)
+    settings = machine.write_settings()
+    argv = ["env", f"PYTHONPATH={library}", "PYTHONDONTWRITEBYTECODE=1", "python3", "-W", "error", "-m",
+            "kosmos_trust.boot", "--config", str(settings), "check", "--json", str(image)]  # fmt: skip
+    told = json.loads(bench.tools.run(*argv))
+    assert told["passed"]
+    assert len(told["findings"]) == 10, "every rule but the room, since it lies on the ESP already"
