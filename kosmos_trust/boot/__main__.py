@@ -75,19 +75,19 @@ def _update(on: On) -> int:
     with on.state.locked():
         updater = Updater(on.host, on.state)
         if on.words.signatures is not None:
-            return _told(updater.finish(on.words.signatures.read_bytes(), str(on.words.signatures)), on.state)
+            return _told(updater.finish(on.words.signatures.read_bytes(), str(on.words.signatures)))
         if on.words.image is not None:
-            return _told(updater.take(on.words.image.read_bytes()), on.state)
+            return _told(updater.take(on.words.image.read_bytes()))
         if on.words.if_needed and not updater.needed():
-            return _told(Result(Outcome.UNCHANGED), on.state)
-        return _told(updater.update(parts_of(on.host, on.words.kernel)), on.state)
+            return _told(Result(Outcome.UNCHANGED))
+        return _told(updater.update(parts_of(on.host, on.words.kernel)))
 
 
-def _told(result: Result, state: State) -> int:
+def _told(result: Result) -> int:
     if result.verdict is not None:
         say("\n".join(result.verdict.lines()))
     if result.outcome is Outcome.WAITING:
-        say(f"the image waits for signatures; the request is {state.requests}")
+        say(f"the image waits for a signature from elsewhere: {result.to_sign}")
         return WAIT
     if result.outcome is Outcome.REFUSED:
         say("THE NEW IMAGE WAS REFUSED. The old one stays the default.")

@@ -107,11 +107,11 @@ class Changer:
             self._replace(entry, image, self.answers[entry.id])
             pending.remove((entry, image))
         if not pending:
-            self.state.requests.unlink(missing_ok=True)
+            self.state.rotation_requests.unlink(missing_ok=True)
             return None
         request = {entry.id: signing.ask(image, signers) for entry, image in pending}
-        durable.replace(self.state.requests, signing.render_requests(request))
-        return f"{len(pending)} images wait for signatures; the request is {self.state.requests}"
+        durable.replace(self.state.rotation_requests, signing.render_requests(request))
+        return f"{len(pending)} images wait for signatures; the request is {self.state.rotation_requests}"
 
     def _replace(self, entry: Entry, image: pe.Image, entries: Sequence[pcrsig.Entry]) -> None:
         """Put the image back with these signatures, when they are all that it needs."""

@@ -94,10 +94,14 @@ class Esp:
         found = []
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
             match = _NAME.fullmatch(path.name)
-            if match and path.is_file():
-                serial, kernel, left, _ = match.groups()
+            if not match:
+                continue
+            try:
                 size = path.stat().st_size
-                found.append(Entry(path, int(serial), kernel, None if left is None else int(left), size))
+            except FileNotFoundError:  # blessed in this moment, under its other name
+                continue
+            serial, kernel, left, _ = match.groups()
+            found.append(Entry(path, int(serial), kernel, None if left is None else int(left), size))
         return tuple(sorted(found, key=lambda one: (one.serial, one.kernel), reverse=True))
 
     def default(self) -> Entry | None:
@@ -149,6 +153,8 @@ class Esp:
 
     def replace(self, entry: Entry, data: bytes) -> None:
         """Put other content in the place of an image, in one rename. Raises EspError; the old one then stays."""
+        if not entry.path.exists():
+            raise EspError("the image has another name now", where=str(entry.path), cure="run the same command again")
         self._write(data, entry.path)
 
     def prune(self, booted: str | None) -> list[Entry]:

@@ -52,7 +52,7 @@ def status(host: Host, state: State) -> Verdict:
     newest = entries[0] if entries else None
     fell_back = newest is not None and newest.id != booted and newest.state != "trying"
     refused, due, rotation = _refused(state), _due(host, state), _rotation(state)
-    waits = state.requests.exists()
+    waits = state.waiting()
     rules = (
         (
             "default", "There is an image that starts", default is not None and default.state != "bad",
@@ -72,7 +72,7 @@ def status(host: Host, state: State) -> Verdict:
             "newest kernel, declared command line, our keys", "kosmos-boot update",
         ),
         (
-            "waiting", "Nothing waits for signatures", not waits, str(state.requests) if waits else "nothing",
+            "waiting", "Nothing waits for signatures", not waits, ", ".join(waits) or "nothing",
             "nothing", "kosmos-boot sign on the controller, then here: kosmos-boot update --signatures FILE",
         ),
         (

@@ -24,6 +24,8 @@ class State:
         self.folder = folder
         self.staging = folder / "staging"
         self.requests = folder / "requests.json"
+        self.rotation_requests = folder / "rotation-requests.json"
+        self.for_secure_boot = folder / "for-secure-boot.efi"
         self.rotation = folder / "rotation.json"
         self._verdict, self._history = folder / "verdict.json", folder / "history.jsonl"
 
@@ -72,6 +74,10 @@ class State:
     def _whole(self) -> bool:
         data = self._history.read_bytes()[-1:] if self._history.exists() else b"\n"
         return data in (b"\n", b"")
+
+    def waiting(self) -> list[str]:
+        """Return the files that wait for a signature from elsewhere."""
+        return [str(one) for one in (self.requests, self.rotation_requests, self.for_secure_boot) if one.exists()]
 
     def decided(self, verdict: dict[str, Any]) -> None:
         """Remember the gate's last verdict."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 from . import build, durable, pe, signing
 from .errors import BootError, SignatureError
@@ -24,17 +25,18 @@ class Outcome(Enum):
 
     PUBLISHED = "published"
     UNCHANGED = "unchanged"
-    WAITING = "waiting for signatures"
+    WAITING = "waiting"
     REFUSED = "refused"
 
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome, with the verdict that was passed and the entry that was published, where there is one."""
+    """The outcome; the verdict that was passed, the entry that was published, the file that must be signed, if any."""
 
     outcome: Outcome
     verdict: Verdict | None = None
     entry: Entry | None = None
+    to_sign: Path | None = None
 
 
 class Updater:
@@ -68,7 +70,7 @@ class Updater:
             request = signing.render_requests({NAME: signing.ask(unsigned, self.host.signers())})
             durable.replace(self.state.requests, request)
             self.state.note("request", kernel=parts.version)
-            return Result(Outcome.WAITING)
+            return Result(Outcome.WAITING, to_sign=self.state.requests)
         entries = signing.sign_image(unsigned, self.host.private_keys())
         return self._publish(signing.join(unsigned, entries))
 
@@ -96,6 +98,10 @@ class Updater:
         return measure(pe.parse(data, default.id)) == measure(unsigned)
 
     def _publish(self, data: bytes, *, signed: bool = False) -> Result:
+        secure = self.host.config.secure_boot
+        if secure is not None and secure.key is None and not signed:
+            durable.replace(self.state.for_secure_boot, data)
+            return self._end(Result(Outcome.WAITING, to_sign=self.state.for_secure_boot))
         image = data if signed else self.host.sign_for_secure_boot(data)
         verdict = judge(image, NAME, self.host.expectation(len(image)))
         self.state.decided(verdict.as_dict())
@@ -111,6 +117,8 @@ class Updater:
     def _end(self, result: Result) -> Result:
         """Forget the image in preparation, once it is decided upon."""
         self.state.requests.unlink(missing_ok=True)
+        if result.to_sign is None:
+            self.state.for_secure_boot.unlink(missing_ok=True)
         shutil.rmtree(self.state.staging, ignore_errors=True)
         return result
 
@@ -125,4 +133,6 @@ def parts_of(host: Host, version: str | None = None) -> build.Parts:
         )
     boot = host.root / "boot"
     chosen = version or build.newest_kernel(boot)
-    return build.Parts(chosen, host.config.cmdline, host.public_for_images, boot, host.root / "etc/os-release")
+    public_key, os_release = host.public_for_images, host.root / "etc/os-release"
+    stub = host.root / build.STUB.relative_to("/")
+    return build.Parts(chosen, host.config.cmdline, public_key, boot, os_release, stub)

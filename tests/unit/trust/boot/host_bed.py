@@ -20,7 +20,7 @@ from kosmos_trust.boot.errors import CommandError
 from kosmos_trust.boot.host import LOADER, Host
 from kosmos_trust.boot.roles import Role
 from kosmos_trust.boot.state import State
-from kosmos_trust.boot.update import Updater
+from kosmos_trust.boot.update import Updater, parts_of
 
 VERSION = "6.12.48+deb13-amd64"
 SIGNED = ("ukify", "sbsign", "sbverify")
@@ -37,10 +37,12 @@ class Machine:
         self.keys = {role: self._key(role, signing) for role in Role}
         self.initrd, self.said, self.ran = bench.initrd.read_bytes(), dict[str, Done](), list[list[str]]()
         self.built: Path | None = None
-        self.stub = folder / "linuxx64.efi.stub"
+        self.stub = folder / build.STUB.relative_to("/")
+        self.stub.parent.mkdir(parents=True)
         self.stub.write_bytes(bench.kernel.read_bytes())
         self.install(VERSION)
-        (folder / "os-release").write_text("ID=debian\n")
+        (folder / "etc").mkdir()
+        (folder / "etc/os-release").write_text("ID=debian\n")
         self.settings: dict[str, Any] = {
             "esp": str(self.esp), "state": str(folder / "state"), "cmdline": CMDLINE, "signing": signing,
             "public_keys": str(self.public), "private_keys": str(self.private) if signing == "host" else None,
@@ -104,11 +106,7 @@ class Machine:
         return Updater(self.host, self.state)
 
     def parts(self, version: str = VERSION) -> build.Parts:
-        host = self.host
-        return build.Parts(
-            version, host.config.cmdline, host.public_for_images, self.boot, self.folder / "os-release",
-            stub=self.stub,
-        )  # fmt: skip
+        return parts_of(self.host, version)
 
     def names(self) -> list[str]:
         return sorted(path.name for path in (self.esp / "EFI/Linux").iterdir())

@@ -184,7 +184,7 @@ def test_a_rotation_whose_keys_are_on_the_controller(whole: Whole) -> None:
     keys = {role: [key.rsa] for role, key in whole.keys.items()}
 
     def signed() -> dict[str, tuple[pcrsig.Entry, ...]]:
-        requests = signing.parse_requests(whole.state.requests.read_bytes(), "r")
+        requests = signing.parse_requests(whole.state.rotation_requests.read_bytes(), "r")
         return signing.parse_answers(signing.answer(requests, keys, CMDLINE), "a")
 
     whole.updater.update(whole.parts())
@@ -215,7 +215,7 @@ def test_a_rotation_whose_keys_are_on_the_controller(whole: Whole) -> None:
     pause = Rotation(whole.state.rotation, whole.changer(signed())).advance()
     assert isinstance(pause, Pause)
     assert pause.step is Step.RESTART
-    assert not whole.state.requests.exists()
+    assert whole.state.waiting() == []
     whole.restart()
     assert rotation.advance() is None
     assert whole.tpm.metadata().fingerprints == set(fingerprints(whole.host)[Role.ALL])

@@ -201,3 +201,13 @@ def test_a_bare_mount_point_is_not_written_to(tmp_path: Path) -> None:
         with pytest.raises(EspError, match="is not mounted"):
             action()
     assert not list(tmp_path.iterdir())
+
+
+def test_an_image_that_was_blessed_meanwhile_does_not_come_back_as_two(esp: Esp) -> None:
+    entry = esp.publish(IMAGE, "k", None)
+    entry.path.rename(entry.path.with_name(entry.id))
+    with pytest.raises(EspError, match="another name now"):
+        esp.replace(entry, IMAGE)
+    esp.replace(esp.entries()[0], IMAGE + b"new")
+    assert names(esp) == [entry.id]
+    assert (esp.folder / entry.id).read_bytes() == IMAGE + b"new"

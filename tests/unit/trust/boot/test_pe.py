@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import struct
 from pathlib import Path
 
@@ -143,3 +144,18 @@ def test_headers_without_room_are_refused(unsigned: pe.Image) -> None:
         for number in range(96):
             image = pe.parse(pe.with_last_section(image, f".x{number}", b"x"), "filled")
     assert all(image.content(name) == unsigned.content(name) for name in unsigned.names)
+
+
+def test_damaged_headers_are_read_or_refused_and_nothing_else(unsigned: pe.Image) -> None:
+    chance = random.Random(11)
+    refused = 0
+    for _ in range(3000):
+        data = bytearray(unsigned.data[:4096])
+        for _ in range(chance.randint(1, 6)):
+            data[chance.randrange(1024)] = chance.choice((0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)))
+        try:
+            image = pe.parse(bytes(data) + unsigned.data[4096:], "damaged")
+            pe.parse(pe.with_last_section(pe.without_signature(image), ".pcrsig", b"{}"), "joined")
+        except ImageError:
+            refused += 1
+    assert 100 < refused < 3000

@@ -17,6 +17,7 @@ from kosmos_trust.boot import gate, health, pe, prediction, signing
 from kosmos_trust.boot.commands import Done
 from kosmos_trust.boot.errors import BootError, CommandError, SignatureError
 from kosmos_trust.boot.esp import Esp
+from kosmos_trust.boot.host import Host
 from kosmos_trust.boot.roles import Role
 from kosmos_trust.boot.update import Outcome
 
@@ -143,10 +144,25 @@ def test_secure_boot_with_the_owner_s_own_key(bench: Bench) -> None:
     assert gate.judge(stripped.data, "stripped", machine.host.expectation(None)).failures[0].id.endswith("secure_boot")
     assert prediction.measure(stripped) == prediction.measure(pe.read(entry.path))
     assert machine.updater.update(machine.parts()).outcome is Outcome.UNCHANGED
-    del machine.settings["secure_boot"]["key"]
-    machine.initrd += b"x"
-    with pytest.raises(BootError, match="not on this host"):
-        machine.updater.update(machine.parts())
+
+
+def test_secure_boot_whose_key_is_elsewhere(bench: Bench) -> None:
+    machine = Machine(bench, bench.folder / "secure-elsewhere", secure_boot=True)
+    key = machine.settings["secure_boot"].pop("key")
+    result = machine.updater.update(machine.parts())
+    assert result.outcome is Outcome.WAITING
+    assert result.to_sign is not None
+    assert machine.names() == []
+    assert "boot.status.waiting" in broken(health.status(machine.host, machine.state))
+    refused = machine.updater.take(result.to_sign.read_bytes())
+    assert broken(refused) == {"boot.image.secure_boot"}, "it was brought back as it was"
+    result = machine.updater.update(machine.parts())
+    signed = machine.folder / "signed.efi"
+    certificate = machine.settings["secure_boot"]["certificate"]
+    assert result.to_sign is not None
+    bench.tools.run("sbsign", f"--key={key}", f"--cert={certificate}", f"--output={signed}", result.to_sign)
+    assert machine.updater.take(signed.read_bytes()).outcome is Outcome.PUBLISHED
+    assert machine.state.waiting() == []
 
 
 def test_a_cut_anywhere_leaves_an_image_that_starts(bench: Bench) -> None:
@@ -156,7 +172,7 @@ def test_a_cut_anywhere_leaves_an_image_that_starts(bench: Bench) -> None:
     built = bench.folder / "cut-unsigned.efi"
     bench.tools.run(
         "ukify", "build", f"--stub={template.stub}", f"--linux={template.boot}/vmlinuz-{VERSION}",
-        f"--initrd={bench.initrd}", f"--cmdline={CMDLINE}", f"--os-release=@{template.folder}/os-release",
+        f"--initrd={bench.initrd}", f"--cmdline={CMDLINE}", f"--os-release=@{template.folder}/etc/os-release",
         f"--uname={VERSION}", f"--pcrpkey={template.public}/all.pub", f"--output={built}",
     )  # fmt: skip
     old = [b"MZ first", b"MZ second", b"MZ third"]
@@ -319,3 +335,36 @@ def test_it_runs_on_debian_s_own_python(bench: Bench) -> None:
     told = json.loads(bench.tools.run(*argv))
     assert told["passed"]
     assert len(told["findings"]) == 10, "every rule but the room, since it lies on the ESP already"
+
+
+def test_the_program_from_build_to_blessing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = Machine(bench, bench.folder / "program")
+    monkeypatch.setattr(program, "run", machine.run)
+    monkeypatch.setattr(program, "Host", partial(Host, root=machine.folder))
+
+    def main(*words: str) -> int:
+        return program.main(["--config", str(machine.write_settings()), *words])
+
+    assert main("build") == program.OK
+    assert "built, without signatures" in capsys.readouterr().out
+    assert machine.names() == []
+    assert main("update") == program.OK
+    assert "published: kosmos-000001-6.12.48.deb13-amd64+3.efi" in capsys.readouterr().out
+    assert main("update", "--if-needed") == program.OK
+    assert capsys.readouterr().out == "unchanged\n"
+    assert main("update", "--kernel", "6.13") == program.BROKEN
+    assert "vmlinuz-6.13: a part of the image is missing" in capsys.readouterr().err
+    machine.initrd += b"x"
+    monkeypatch.setattr(gate, "MAX_BYTES", 1000)
+    assert main("update") == program.BROKEN
+    assert "THE NEW IMAGE WAS REFUSED. The old one stays the default." in capsys.readouterr().out
+    assert machine.names() == ["kosmos-000001-6.12.48.deb13-amd64+3.efi"]
+    machine.said |= {"dmesg": Done(0, "", ""), "systemctl": Done(0, "running", "")}
+    assert main("bless") == program.BROKEN, "the stub has handed nothing over"
+    assert [one["event"] for one in machine.state.history()] == ["published", "refused", "not blessed"]
+    machine.settings |= {"signing": "controller", "private_keys": None}
+    monkeypatch.setattr(gate, "MAX_BYTES", 100_000_000)
+    assert main("update") == program.WAIT
+    assert "requests.json" in capsys.readouterr().out
