@@ -15,11 +15,8 @@ from .esp import Entry
 from .host import Host
 from .prediction import ALL_PATHS, PCR, UNLOCK_BANK, measure, predict
 from .roles import Role
+from .sealing import LITERAL_PCRS
 from .state import State
-
-#: Literal PCRs beside the signed one. 12 is zero unless somebody extends the command line from outside; 15 is zero
-#: until the system has introduced itself, which only the initrd is early enough for.
-LITERAL_PCRS = {Role.INITRD: (12, 15), Role.ALL: (12,)}
 
 
 def enrol_argv(device: str, role: Role, public_key: Path, unlock_key: Path, tpm: str = "auto") -> list[str]:

@@ -134,6 +134,21 @@ def _signatures(image: pe.Image, expected: Expectation) -> Iterator[Finding]:
         f"one of {_short(signing) or 'no key'}",
         "sign with the enrolled key; to change keys: kosmos-boot rotate-key",
     )  # fmt: skip
+    yield _bound(expected.volumes, signing)
+
+
+def _bound(volumes: Iterable[Volume], signing: set[str]) -> Finding:
+    """A token may name our key and still be sealed to something else: then it would not open."""
+    lost = []
+    for volume in volumes:
+        ours = [one for one in volume.tokens if one.fingerprint in signing]
+        if ours and not any(one.bound for one in ours):
+            lost.append(f"{volume.device}: token {', '.join(str(one.number) for one in ours)}")
+    return Finding(
+        "boot.key.bound", "The tokens are sealed to our key, and to PCRs of zero", not lost,
+        "; ".join(lost) or "they are", "the policy that key and PCRs give",
+        "enrol the volume again: apply the role host_storage",
+    )  # fmt: skip
 
 
 def _policies(

@@ -11,8 +11,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
 from .errors import SignatureError, TokenError
 from .pcrsig import fingerprint, load_public
+from .sealing import ZERO_PCRS, sealing_policy
 
 TPM2, RECOVERY = "systemd-tpm2", "systemd-recovery"
 MAX_BYTES = 4 << 20  # LUKS2 allows a metadata area of 4 MiB at most
@@ -20,7 +23,7 @@ MAX_BYTES = 4 << 20  # LUKS2 allows a metadata area of 4 MiB at most
 
 @dataclass(frozen=True)
 class Token:
-    """One TPM token: number, key slots, literal PCRs, PCRs bound by signature, bank, public key (PEM) if any."""
+    """One TPM token: number, key slots, literal PCRs, PCRs bound by signature, bank, public key (PEM) and policy."""
 
     number: int
     slots: tuple[int, ...]
@@ -28,12 +31,25 @@ class Token:
     signed_pcrs: tuple[int, ...]
     bank: str
     public_key: bytes
+    policy: bytes
 
     @property
     def fingerprint(self) -> str | None:
         """The signer's fingerprint as in `.pcrsig`; None for a token without a key, or with one that cannot sign."""
+        key = self._key()
+        return fingerprint(key) if key else None
+
+    @property
+    def bound(self) -> bool:
+        """Whether its policy is what its key and zero PCRs give; with other literal PCRs it cannot be judged: True."""
+        key = self._key()
+        if key is None or not ZERO_PCRS.issuperset(self.literal_pcrs):
+            return True
+        return self.policy == sealing_policy(key, self.literal_pcrs)
+
+    def _key(self) -> RSAPublicKey | None:
         try:
-            return fingerprint(load_public(self.public_key, "token")) if self.public_key else None
+            return load_public(self.public_key, "token") if self.public_key else None
         except SignatureError:
             return None
 
@@ -92,6 +108,7 @@ def _token(number: int, one: dict[str, Any]) -> Token:
         _numbers(one.get("tpm2_pubkey_pcrs", [])),
         str(one.get("tpm2-pcr-bank", "")),
         base64.b64decode(one.get("tpm2_pubkey", ""), validate=True),
+        bytes.fromhex(one.get("tpm2-policy-hash", "")),
     )
 
 

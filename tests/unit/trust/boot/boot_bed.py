@@ -38,7 +38,9 @@ def require_tools(*shared: Path) -> Tools:
     except (KosmosError, OSError) as error:
         pytest.skip(f"the tools tree cannot be named here: {error}")
     if tools is None:
-        pytest.skip(f"Debian 13's boot tools are not built; build them with: python {Path(__file__).name}")
+        pytest.skip(
+            f"Debian 13's boot tools are not built; build them with: python tests/unit/trust/boot/{Path(__file__).name}"
+        )
     return tools
 
 

@@ -99,6 +99,7 @@ def test_the_literal_pcrs_are_enrolled_by_value(whole: Whole) -> None:
     )
     assert whole.run(argv).code == 0
     assert whole.tpm.metadata().tokens[-1].literal_pcrs == (12, 15)
+    assert all(one.bound for one in whole.tpm.metadata().tokens), "sealed to zeros, in the order of systemd"
 
 
 def test_a_whole_rotation_on_the_host(whole: Whole) -> None:

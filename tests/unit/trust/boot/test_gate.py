@@ -15,21 +15,23 @@ from kosmos_trust.boot.errors import TokenError
 from kosmos_trust.boot.esp import Room
 from kosmos_trust.boot.findings import Verdict
 from kosmos_trust.boot.roles import Role
+from kosmos_trust.boot.sealing import sealing_policy
 
 EVERY_RULE = {
     "boot.esp.room", "boot.image.size", "boot.image.readable", "boot.image.sections", "boot.image.command_line",
     "boot.image.public_key", "boot.signature.present", "boot.signature.valid", "boot.signature.policy",
-    "boot.signature.scope", "boot.key.enrolled",
+    "boot.signature.scope", "boot.key.enrolled", "boot.key.bound",
 }  # fmt: skip
 
 
-def metadata(*keys: Key) -> str:
+def metadata(*keys: Key, policy: str | None = None) -> str:
     """Return LUKS2 metadata in the form that systemd-cryptenroll 257 writes, with a token for each key."""
     tokens: dict[str, object] = {"0": {"type": "systemd-recovery", "keyslots": ["0"]}}
     for number, key in enumerate(keys, start=1):
         tokens[str(number)] = {
             "type": "systemd-tpm2", "keyslots": [str(number)], "tpm2-blob": "AJ4A", "tpm2-pcrs": [12],
-            "tpm2-pcr-bank": "sha256", "tpm2-primary-alg": "ecc", "tpm2-policy-hash": "00", "tpm2_pubkey_pcrs": [11],
+            "tpm2-pcr-bank": "sha256", "tpm2-primary-alg": "ecc", "tpm2_pubkey_pcrs": [11],
+            "tpm2-policy-hash": policy or sealing_policy(key.rsa.public_key(), (12,)).hex(),
             "tpm2_pubkey": base64.b64encode(key.public.read_bytes()).decode(), "tpm2_srk": "gQAA",
         }  # fmt: skip
     return json.dumps({"keyslots": {str(slot): {} for slot in range(len(keys) + 1)}, "tokens": tokens})
@@ -174,6 +176,14 @@ def test_the_enrolled_key_decides(bench: Bench, right: bytes) -> None:
     both = volumes(bench.foreign, bench.all_key)
     assert broken(gate.judge(right, "i", expectation(bench, volumes=both))) == set()
     assert broken(gate.judge(right, "i", expectation(bench, volumes=volumes()))) == set()
+
+
+def test_a_token_that_is_sealed_to_something_else(bench: Bench, right: bytes) -> None:
+    """As when somebody enrols while PCR 12 is not zero: the token names our key, and would not open."""
+    volume = token.parse(metadata(bench.all_key, policy="11" * 32), "/dev/data")
+    verdict = gate.judge(right, "i", expectation(bench, volumes=[volume]))
+    assert broken(verdict) == {"boot.key.bound"}
+    assert "/dev/data: token 1" in verdict.failures[0].found
 
 
 def test_secure_boot_speaks_through_its_own_program(bench: Bench, right: bytes) -> None:

@@ -91,7 +91,7 @@ class World:
                 Volume(
                     device,
                     tuple(
-                        FakeToken(int(number), tuple(slots), (), (11,), "sha256", mark.encode())
+                        FakeToken(int(number), tuple(slots), (), (11,), "sha256", mark.encode(), b"")
                         for number, (mark, slots) in one["tokens"].items()
                     ),
                     tuple(one["slots"]),

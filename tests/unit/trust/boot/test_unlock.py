@@ -23,7 +23,6 @@ from kosmos_trust.boot.roles import Role
 from kosmos_trust.tpm import Tpm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[2]))
 from swtpm_bed import SocketTransport
 from tpm_commands import extend_pcr
 
@@ -167,6 +166,7 @@ def test_our_signatures_open_a_real_volume_in_their_phases_only(
         assert volume.tokens[0].fingerprint == pcrsig.fingerprint(bench.all_key.rsa.public_key())
         assert volume.tokens[1].fingerprint == pcrsig.fingerprint(bench.initrd_key.rsa.public_key())
         assert volume.orphans == (0,), "the passphrase"
+        assert [one.bound for one in volume.tokens] == [True, True], "our arithmetic is cryptenroll's"
 
         machine.seal(bench.all_key, "all")
         machine.seal(bench.initrd_key, "initrd")
