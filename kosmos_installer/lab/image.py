@@ -11,7 +11,6 @@ from kosmos_installer.errors import ExitCode, KosmosError
 from . import recipe
 from .mirror import SUITE, Mirror
 from .progress import Progress
-from .tools import PACKAGES as TOOL_PACKAGES
 from .tools import Tools
 
 SECTOR = 512
@@ -67,12 +66,12 @@ def _bootstrap(argv: list[str], log: Path) -> None:
         )
 
 
-def build_tools(target: Path, mirror: Mirror, progress: Progress) -> None:
-    """Fill `target/root` with QEMU, OVMF, swtpm and the disk tools of Debian 13."""
-    progress.say(f"Building the tools tree: {', '.join(TOOL_PACKAGES)} (about half a minute)")
+def build_tools(target: Path, packages: tuple[str, ...], mirror: Mirror, progress: Progress) -> None:
+    """Fill `target/root` with `packages` of Debian 13 and what they depend on."""
+    progress.say(f"Building a tools tree: {', '.join(packages)} (about half a minute)")
     tree, packed = target / "root", target / "root.tar"
     slim = tuple(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "locale", "man"))
-    _bootstrap(bootstrap_argv(packed, "apt", TOOL_PACKAGES, mirror, slim), target / "build.log")
+    _bootstrap(bootstrap_argv(packed, "apt", packages, mirror, slim), target / "build.log")
     tree.mkdir()
     with tarfile.open(packed) as tar:
         members = [member for member in tar if not member.isdev()]

@@ -21,6 +21,12 @@ PACKAGES = (
     "dosfstools", "e2fsprogs", "gdisk", "libarchive13t64", "mtools",
     "ovmf", "qemu-system-x86", "qemu-utils", "swtpm", "swtpm-tools",
 )  # fmt: skip
+#: What the appliance makes and signs its boot images with: the tests compare our own arithmetic with these programs.
+BOOT_PACKAGES = (
+    "cryptsetup-bin", "dmsetup", "dracut", "libtss2-rc0t64", "libtss2-tcti-swtpm0t64", "openssl",
+    "python3-cryptography", "sbsigntool", "swtpm", "swtpm-tools", "systemd-boot-efi", "systemd-cryptsetup",
+    "systemd-ukify", "tpm2-tools", "zstd",
+)  # fmt: skip
 
 # $1 is the tree, then the directories to show inside it at the same paths, then --, then the command.
 _ENTER = """

@@ -21,7 +21,7 @@ from .progress import Progress
 from .snapshot import Snapshot, below
 from .state import stop_all
 from .store import Store, key_of, locked
-from .tools import OLDEST_QEMU, PACKAGES, Tools, effective_root, host_qemu_major
+from .tools import BOOT_PACKAGES, OLDEST_QEMU, PACKAGES, Tools, effective_root, host_qemu_major
 from .vm import Vm
 
 ALIAS = "kosmos-workshop"
@@ -56,8 +56,24 @@ class Workshop:
             ensure_private(directory)
         if host_qemu_major() >= OLDEST_QEMU:
             return Tools(None, shared, effective_root())
-        inputs = {"packages": PACKAGES, "mirror": asdict(self.mirror)}
-        entry = self._store.entry("tools", inputs, lambda at: image.build_tools(at, self.mirror, self._progress))
+        return self._tree(PACKAGES, shared)
+
+    def boot_tools(self, *shared: Path, build: bool = True) -> Tools | None:
+        """Debian 13's ukify, systemd-measure and cryptenroll, with `shared` shown at the same paths.
+
+        None when they have not been built and `build` is False.
+        """
+        if not build and not self._store.path("tools", key_of(self._tree_inputs(BOOT_PACKAGES))).is_dir():
+            return None
+        return self._tree(BOOT_PACKAGES, shared)
+
+    def _tree_inputs(self, names: tuple[str, ...]) -> dict[str, Any]:
+        return {"packages": names, "mirror": asdict(self.mirror)}
+
+    def _tree(self, names: tuple[str, ...], shared: tuple[Path, ...]) -> Tools:
+        entry = self._store.entry(
+            "tools", self._tree_inputs(names), lambda at: image.build_tools(at, names, self.mirror, self._progress)
+        )
         return Tools(entry / "root", shared, effective_root())
 
     @cached_property
