@@ -15,12 +15,13 @@ $(VENV)/.ready: requirements-dev.lock
 	@touch $@
 
 packages: setup ## install the Debian packages that the tests and the lab need (root or sudo; says which)
-	tools/install-debian-packages roles lab
+	tools/install-debian-packages roles lab trust
+	python tests/unit/trust/boot/boot_bed.py
 
 lint: setup ## ruff, mypy, yamllint, ansible-lint, syntax check
 	tools/run_stages.py lint
 
-test: setup ## lint, unit tests on each Python here, role scenarios, the journey of an appliance in a VM
+test: setup ## lint, unit tests on each Python here, role scenarios, an appliance in a VM with its zones, faults and reset
 	tools/run_stages.py all
 
 test-unit: setup ## unit tests on the main Python
@@ -29,10 +30,10 @@ test-unit: setup ## unit tests on the main Python
 test-roles: setup ## each role in a systemd container
 	tools/run_stages.py roles
 
-test-appliance: setup ## one journey in the lab VM: plan, apply, reboot, verify, apply again
+test-appliance: setup ## in the lab VM: plan, apply, reboot, verify, apply again, zones, faults, reset
 	tools/run_stages.py appliance
 
-test-extended: setup ## the long tests in the VM: every check broken, zones, faults, reset, the lab itself
+test-extended: setup ## all tests in the VM, the long ones too: every check broken, every lockout, the lab itself
 	tools/run_stages.py extended
 
 lab: setup ## from nothing to a proven appliance in a VM: up, apply, reboot, verify

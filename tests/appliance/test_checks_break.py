@@ -13,7 +13,7 @@ import yaml
 from .check_driver import Driver
 from .conftest import NAME, ROOT, Suite
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.long]
 
 FILES = sorted(Path(__file__).parent.glob("breaks/*.yml"))
 BREAKS: dict[str, tuple[str, dict[str, Any]]] = {

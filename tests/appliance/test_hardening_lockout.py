@@ -9,7 +9,7 @@ import pytest
 
 from .conftest import Suite
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.long]
 
 GUARD = "/opt/kosmos/libexec/access-guard"
 DROP_IN = "/etc/ssh/sshd_config.d/00-kosmos.conf"

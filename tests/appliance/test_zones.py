@@ -180,7 +180,10 @@ def test_a_filter_that_would_cut_the_operator_off_is_refused_before_it_is_loaded
     assert root(applied, f"sha256sum {CANDIDATE}") == before
 
 
-@pytest.mark.parametrize("fast", [False, True], ids=["linear", "accelerator"])
+@pytest.mark.parametrize(
+    "fast",
+    [pytest.param(False, id="linear"), pytest.param(True, id="accelerator", marks=pytest.mark.long)],
+)
 def test_a_filter_that_cuts_the_operator_off_is_rolled_back(applied: Suite, fast: bool) -> None:
     """The refusal is switched off and the management network is wrong: only the timer on the host can help."""
     with applied.host_variables(ELSEWHERE + "net_zones_cut_off_refused: false\nnet_zones_rollback_seconds: 60\n"):
