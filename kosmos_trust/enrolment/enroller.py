@@ -14,7 +14,7 @@ from ..pki.errors import StoreError
 from ..pki.store import exclusive, make_folder
 from . import judge, schedule
 from .backends.base import Backend, Pending
-from .errors import BackendRefusedError, BackendUnavailableError, EnrolmentError
+from .errors import BackendRefusedError, BackendUnavailableError, EnrolmentError, KeyStoreError
 from .gate import Gate, Verdict
 from .generations import Generations, Pair
 from .hooks import Hooks
@@ -76,7 +76,7 @@ class Enroller:
     # -- deciding ------------------------------------------------------------------------------------------------
     def check(self, verdict: Verdict | None) -> Outcome:
         """Return what `run` would do, changing nothing. Raises what it would raise before its first act."""
-        plan = self._plan_or_wait()
+        plan = self._plan_or_wait(checking=True)
         if self._needs_gate(plan):
             self.gate.check(verdict, self.clock())
         new = plan.action in (Action.ENROL, Action.RENEW, Action.RESUME, Action.INSTALL)
@@ -86,14 +86,14 @@ class Enroller:
         changed = plan.action not in (Action.NONE, Action.WAIT)
         return self._outcome(changed, plan, plan.pair, before=before, after=after)
 
-    def _plan(self) -> _Plan:
+    def _plan(self, *, checking: bool = False) -> _Plan:
         now, line = self.clock(), self.journal.open_line()
         try:
             pair, found = self.generations.current(), []
         except StoreError as error:
             pair, found = None, [str(error)]
         if line is not None:
-            return self._plan_open(line, pair)
+            return self._plan_open(line, pair, checking)
         if pair is not None:
             schedule.check_clock(pair.certificate, now)
             found = judge.faults(pair, self.wanted, self.keys, now)
@@ -107,9 +107,10 @@ class Enroller:
         anew = Action.RENEW if pair or found else Action.ENROL
         return _Plan(Action.INSTALL if candidate else anew, reasons, pair, only_due=only_due, candidate=candidate)
 
-    def _plan_open(self, line: Line, pair: Pair | None) -> _Plan:
+    def _plan_open(self, line: Line, pair: Pair | None, checking: bool) -> _Plan:
+        blind = checking and not self.backend.polls
         try:
-            if line.step is Step.PENDING and isinstance(self.backend.collect(line.facts["request"]), Pending):
+            if line.step is Step.PENDING and (blind or isinstance(self.transaction.collect(line), Pending)):
                 reason = f"request {line.facts['request']} waits for an approval at '{self.backend.name}'"
                 return _Plan(Action.WAIT, (reason,), pair, line)
         except BackendRefusedError:
@@ -167,7 +168,7 @@ class Enroller:
             return self._outcome(resumed > 0, plan, plan.pair, before=before, after=before, warnings=warnings)
         now = self.clock()
         retired = self._retire(self._to_retire(now), warnings)
-        self._prune()
+        self._prune(warnings)
         pair = self.generations.current()
         changed = bool(resumed) or retired or plan.action in (Action.ENROL, Action.RENEW, Action.INSTALL)
         line = self.journal.open_line()
@@ -177,9 +178,9 @@ class Enroller:
         done = first if first.action is not Action.NONE else plan
         return self._outcome(changed, done, pair, before=before, after=after, warnings=warnings)
 
-    def _plan_or_wait(self) -> _Plan:
+    def _plan_or_wait(self, *, checking: bool = False) -> _Plan:
         try:
-            return self._plan()
+            return self._plan(checking=checking)
         except BackendUnavailableError as error:  # only a pending request is looked up while planning
             try:
                 pair = self.generations.current()
@@ -216,10 +217,13 @@ class Enroller:
             self.journal.note(Step.RETIRED, "-", serial=serial)
         return bool(serials)
 
-    def _prune(self) -> None:
+    def _prune(self, warnings: list[str]) -> None:
         refused = self.journal.rolled_back()
-        for folder in self.generations.superfluous(self.policy.keep, [refused] if refused else []):
-            self.transaction.discard(folder)
+        try:
+            for folder in self.generations.superfluous(self.policy.keep, [refused] if refused else []):
+                self.transaction.discard(folder)
+        except KeyStoreError as error:
+            warnings.append(f"an old key is not removed yet: {error}")
 
     def _outcome(
         self,

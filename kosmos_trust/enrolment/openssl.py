@@ -43,7 +43,7 @@ def run(words: Sequence[str], environment: Mapping[str, str] | None = None) -> s
 
 
 @contextlib.contextmanager
-def _scratch() -> Iterator[str]:
+def scratch() -> Iterator[str]:
     """Give a private folder for public data: openssl reads files only. Raises EnrolmentError when the disk is full."""
     try:
         with tempfile.TemporaryDirectory(prefix="kosmos-openssl-") as folder:
@@ -65,7 +65,7 @@ def chain_fault(
 
     RFC 5280 section 6 as OpenSSL does it, strictly: names, path length, usage, signatures, times.
     """
-    with _scratch() as folder:
+    with scratch() as folder:
         for name, certificates in (("anchor", [anchor]), ("chain", [*chain, anchor]), ("leaf", [leaf])):
             path = Path(folder) / name
             path.write_bytes(b"".join(one.public_bytes(Encoding.PEM) for one in certificates))
@@ -87,7 +87,7 @@ def subject_option(name: AgentName) -> str:
 def provider_request(key: str, name: AgentName, options: Sequence[str], environment: Mapping[str, str]) -> bytes:
     """Return a request (PEM) signed by a key that only a provider can use. `key` is a path or a URI without secrets."""
     # Without a configuration of our own, the system's would add extensions and ask questions.
-    with _scratch() as folder:
+    with scratch() as folder:
         (Path(folder) / "cnf").write_text("[req]\ndistinguished_name = dn\nprompt = no\n[dn]\n")
         words = ["req", "-new", "-config", f"{folder}/cnf", "-utf8", "-sha384", "-subj", subject_option(name)]
         words += ["-addext", f"subjectAltName=URI:{name.uri}", *options, "-key", key]

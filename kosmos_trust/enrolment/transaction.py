@@ -10,6 +10,7 @@ rolling_back the service refused: the link goes back, the service reloads, both 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +20,7 @@ from ..pki.errors import StoreError
 from ..pki.store import make_folder, read_file, write_file
 from . import judge
 from .backends.base import Backend, Issued, Pending
-from .errors import BackendRefusedError, BackendUnavailableError, EnrolmentError, InstallError
+from .errors import BackendRefusedError, BackendUnavailableError, EnrolmentError, InstallError, KeyStoreError
 from .generations import CERTIFICATE, REQUEST, Generations, Pair
 from .hooks import Hooks
 from .journal import Journal, Line, Step
@@ -97,7 +98,8 @@ class Transaction:
 
     def _abandon(self, run: str, reason: str) -> None:
         self.journal.note(Step.ABANDONED, run, reason=reason)
-        self.discard(self.generations.staging(run))
+        with contextlib.suppress(KeyStoreError):  # the next run that makes a key removes this one first
+            self.discard(self.generations.staging(run))
 
     def discard(self, folder: Path) -> None:
         """Remove a generation or a staging folder, its key first."""
@@ -140,7 +142,7 @@ class Transaction:
             self._resume_asking(run)
         elif line.step is Step.PENDING:
             try:
-                answer = self.backend.collect(facts["request"])
+                answer = self.collect(line)
             except BackendRefusedError as error:
                 self._abandon(run, str(error))
                 raise
@@ -149,6 +151,10 @@ class Transaction:
             self._roll_back(run, facts["serial"], facts["old"])
         else:
             self._resume_install(run, facts["serial"], facts["old"])
+
+    def collect(self, line: Line) -> Issued | Pending:
+        """Ask how a pending request stands. Raises BackendUnavailableError, BackendRefusedError."""
+        return self.backend.collect(line.facts["request"], read_file(self.generations.staging(line.run) / REQUEST))
 
     def has_answer(self, run: str) -> bool:
         """Return whether a cut run's answer is here or can be looked up; changes nothing."""

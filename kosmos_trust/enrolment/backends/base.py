@@ -32,6 +32,8 @@ class Backend(Protocol):
     name: str
     #: Whether `revoke` can be asked for.
     revokes: bool
+    #: Whether `collect` only looks, so that check mode may call it.
+    polls: bool
 
     def enrol(self, csr: bytes, name: AgentName, lifetime: timedelta, *, reuse_key: bool) -> Issued | Pending:
         """Ask for a certificate, once: it is never sent twice by itself."""
@@ -39,8 +41,8 @@ class Backend(Protocol):
     def recover(self, csr: bytes) -> Issued | None:
         """Return the answer to an earlier request with this key, if the authority can tell; changes nothing there."""
 
-    def collect(self, request: str) -> Issued | Pending:
-        """Return how a pending request stands; changes nothing there."""
+    def collect(self, request: str, csr: bytes) -> Issued | Pending:
+        """Return how a pending request stands; `csr` is what was sent with it."""
 
     def revoke(self, serial: str, reason: str) -> None:
         """Revoke by serial (upper-case hexadecimal); one that is revoked already is a success."""

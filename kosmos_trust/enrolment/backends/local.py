@@ -25,6 +25,7 @@ class Local:
 
     name = "local"
     revokes = True
+    polls = True
 
     def __init__(self, keeper: Keeper, *, fallback: bool = False, crl_valid_for: timedelta = timedelta(days=7)) -> None:
         self._keeper, self._fallback, self._crl_valid_for = keeper, fallback, crl_valid_for
@@ -56,7 +57,7 @@ class Local:
             raise BackendUnavailableError(f"local authority: {error}") from error
         return None if revoked else self._issued(made)
 
-    def collect(self, request: str) -> Issued | Pending:
+    def collect(self, request: str, csr: bytes) -> Issued | Pending:  # noqa: ARG002
         """Refuse: nothing is ever pending here."""
         raise BackendRefusedError(f"local authority: there is no pending request {request[:40]!r}")
 
