@@ -13,7 +13,7 @@ from pathlib import Path
 from ..pki.errors import StoreError
 from ..pki.store import exclusive, make_folder
 from . import judge, schedule
-from .backends.base import Backend, Pending
+from .backends.base import Backend, Issued, Pending
 from .errors import BackendRefusedError, BackendUnavailableError, EnrolmentError, KeyStoreError
 from .gate import Gate, Verdict
 from .generations import Generations, Pair
@@ -50,6 +50,8 @@ class _Plan:
     #: Nothing is wrong but the age: the pair in use may stay for a while.
     only_due: bool = False
     candidate: str = ""
+    #: What became of a pending request.
+    answer: Issued | BackendRefusedError | None = None
 
 
 @dataclass
@@ -109,13 +111,18 @@ class Enroller:
 
     def _plan_open(self, line: Line, pair: Pair | None, checking: bool) -> _Plan:
         blind = checking and not self.backend.polls
-        try:
-            if line.step is Step.PENDING and (blind or isinstance(self.transaction.collect(line), Pending)):
-                reason = f"request {line.facts['request']} waits for an approval at '{self.backend.name}'"
-                return _Plan(Action.WAIT, (reason,), pair, line)
-        except BackendRefusedError:
-            pass  # a cut run that ends with a no: resuming says it
-        return _Plan(Action.RESUME, (f"a run was cut at '{line.step}'",), pair, line)
+        answer: Issued | BackendRefusedError | None = None
+        if line.step is Step.PENDING:
+            try:
+                found = Pending(line.facts["request"]) if blind else self.transaction.collect(line)
+            except BackendRefusedError as error:
+                answer = error
+            else:
+                if isinstance(found, Pending):
+                    reason = f"request {line.facts['request']} waits for an approval at '{self.backend.name}'"
+                    return _Plan(Action.WAIT, (reason,), pair, line)
+                answer = found
+        return _Plan(Action.RESUME, (f"a run was cut at '{line.step}'",), pair, line, answer=answer)
 
     def _candidate(self, now: datetime) -> str:
         """Return the serial of a good generation that the service refused: it is tried again before one is made."""
@@ -151,7 +158,7 @@ class Enroller:
             while plan.action is Action.RESUME and plan.line is not None:
                 if resumed == MAX_RESUMES:
                     raise EnrolmentError(f"{self.journal.path}: a cut run cannot be finished; move the file away")
-                self.transaction.resume(plan.line)
+                self.transaction.resume(plan.line, plan.answer)
                 resumed += 1
                 plan = self._plan()
             if plan.action is Action.WAIT:
@@ -208,7 +215,7 @@ class Enroller:
     def _retire(self, serials: list[str], warnings: list[str]) -> bool:
         for serial in serials:
             try:
-                self.backend.revoke(serial, "superseded")
+                self.backend.revoke(serial, "superseded", self.generations.reference(serial))
             except BackendUnavailableError as error:
                 warnings.append(f"superseded certificate {serial} is not revoked yet: {error}")
                 return False

@@ -21,6 +21,8 @@ from ..pki.keeper import pem
 from ..pki.store import PUBLIC, make_folder, read_file, sync_folder, write_file
 
 CERTIFICATE, CHAIN, FULL_CHAIN, REQUEST = "cert.pem", "chain.pem", "fullchain.pem", "request.pem"
+#: What the authority calls the certificate.
+REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ class Generations:
     def current(self) -> Pair | None:
         """Return the pair in use, None where there is none. Raises StoreError when it cannot be read."""
         return self.load(self.link.resolve()) if self.link.is_symlink() else None
+
+    def reference(self, serial: str) -> str:
+        """Return what the authority calls a certificate, empty where that is not known. Raises StoreError."""
+        path = self.path(serial) / REFERENCE
+        return read_file(path).decode() if path.exists() else ""
 
     def serial_in_use(self) -> str:
         """Return the name of the generation in use, empty where there is none."""

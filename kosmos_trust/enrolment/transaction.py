@@ -21,7 +21,7 @@ from ..pki.store import make_folder, read_file, write_file
 from . import judge
 from .backends.base import Backend, Issued, Pending
 from .errors import BackendRefusedError, BackendUnavailableError, EnrolmentError, InstallError, KeyStoreError
-from .generations import CERTIFICATE, REQUEST, Generations, Pair
+from .generations import CERTIFICATE, REFERENCE, REQUEST, Generations, Pair
 from .hooks import Hooks
 from .journal import Journal, Line, Step
 from .keystore import KeyStore
@@ -80,6 +80,7 @@ class Transaction:
             self.journal.note(Step.PENDING, run, request=answer.request)
             return
         staging = self.generations.staging(run)
+        write_file(staging / REFERENCE, answer.reference.encode())
         self.generations.write(staging, answer.certificate, (one for one in answer.chain if one != self.wanted.anchor))
         self._judge_new(run)
 
@@ -133,20 +134,21 @@ class Transaction:
         return told
 
     # -- going on after a cut ------------------------------------------------------------------------------------
-    def resume(self, line: Line) -> None:
-        """Finish or undo a run that was cut at this line. Raises as `enrol` does."""
+    def resume(self, line: Line, answer: Issued | BackendRefusedError | None = None) -> None:
+        """Finish or undo a run that was cut at this line; `answer` is what became of a pending request.
+
+        Raises as `enrol` does.
+        """
         run, facts = line.run, line.facts
         if line.step is Step.BEGIN:
             self._abandon(run, "cut before the authority was asked")
         elif line.step is Step.ASKING:
             self._resume_asking(run)
         elif line.step is Step.PENDING:
-            try:
-                answer = self.collect(line)
-            except BackendRefusedError as error:
-                self._abandon(run, str(error))
-                raise
-            self._answered(run, answer)
+            if isinstance(answer, BackendRefusedError):
+                self._abandon(run, str(answer))
+                raise answer
+            self._answered(run, answer or self.collect(line))
         elif line.step is Step.ROLLING_BACK:
             self._roll_back(run, facts["serial"], facts["old"])
         else:

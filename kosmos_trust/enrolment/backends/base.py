@@ -13,10 +13,11 @@ from ...pki.names import AgentName
 
 @dataclass(frozen=True)
 class Issued:
-    """A certificate and its issuers, leaf's issuer first; a root among them is dropped by the caller."""
+    """A certificate and its issuers, leaf's issuer first. `reference` is the authority's own name for it, if any."""
 
     certificate: x509.Certificate
     chain: tuple[x509.Certificate, ...]
+    reference: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Backend(Protocol):
     def collect(self, request: str, csr: bytes) -> Issued | Pending:
         """Return how a pending request stands; `csr` is what was sent with it."""
 
-    def revoke(self, serial: str, reason: str) -> None:
-        """Revoke by serial (upper-case hexadecimal); one that is revoked already is a success."""
+    def revoke(self, serial: str, reason: str, reference: str = "") -> None:
+        """Revoke by serial (upper-case hexadecimal) or reference; one that is revoked already is a success."""
 
 
 def order_chain(leaf: x509.Certificate, others: tuple[x509.Certificate, ...]) -> tuple[x509.Certificate, ...]:

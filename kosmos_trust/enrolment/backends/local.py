@@ -61,7 +61,7 @@ class Local:
         """Refuse: nothing is ever pending here."""
         raise BackendRefusedError(f"local authority: there is no pending request {request[:40]!r}")
 
-    def revoke(self, serial: str, reason: str) -> None:
+    def revoke(self, serial: str, reason: str, reference: str = "") -> None:  # noqa: ARG002
         """Revoke and publish a new list."""
         try:
             self._keeper.revoke("agents", serial, reason, self._crl_valid_for)

@@ -258,7 +258,7 @@ class Away:
     def recover(self, csr: bytes) -> None:
         return None
 
-    def revoke(self, serial: str, reason: str) -> None:
+    def revoke(self, serial: str, reason: str, reference: str = "") -> None:
         raise BackendUnavailableError("nobody answers")
 
 
