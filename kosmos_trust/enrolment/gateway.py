@@ -11,9 +11,8 @@ from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 
-from ..pki.crl import bundle
+from ..pki.crl import bundle, genuine
 from ..pki.store import PUBLIC, exclusive, make_folder, read_file, write_file
 from .errors import InstallError
 from .hooks import Hooks
@@ -55,7 +54,7 @@ def _genuine(
     authority: x509.Certificate, lists: Sequence[x509.CertificateRevocationList], now: datetime
 ) -> x509.CertificateRevocationList:
     name = authority.subject.rfc4514_string()
-    found = [one for one in lists if one.issuer == authority.subject and _signed_by(one, authority)]
+    found = [one for one in lists if genuine(one, authority)]
     if not found:
         raise InstallError(f"there is no genuine revocation list of {name}; publish one and try again")
     newest = max(found, key=_number)
@@ -64,13 +63,6 @@ def _genuine(
         late = f"{end:%Y-%m-%d %H:%M} UTC" if end else "without a date"
         raise InstallError(f"the revocation list of {name} was due for renewal ({late}); publish a new one")
     return newest
-
-
-def _signed_by(one: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
-    try:
-        return one.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
-    except (TypeError, ValueError, InvalidSignature):
-        return False
 
 
 def _number(one: x509.CertificateRevocationList) -> int:

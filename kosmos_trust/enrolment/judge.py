@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ..pki.authority import key_fingerprint
-from ..pki.crl import is_revoked
+from ..pki.crl import genuine, is_revoked
 from ..pki.errors import PkiError
 from ..pki.issue import parse_request
 from ..pki.names import AgentName
@@ -103,16 +102,10 @@ def _key_fault(pair: Pair, wanted: Wanted, keys: KeyStore) -> str | None:
 
 
 def _revocation_fault(pair: Pair, wanted: Wanted) -> str | None:
-    issuer = (*pair.chain, wanted.anchor)[0]
-    for one in wanted.lists:
-        if one.issuer != issuer.subject:
-            continue
-        try:
-            genuine = one.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
-        except (TypeError, ValueError, InvalidSignature):
-            genuine = False
-        if genuine and is_revoked(one, pair.certificate):
-            return "it was revoked"
+    for certificate, issuer in zip((pair.certificate, *pair.chain), (*pair.chain, wanted.anchor), strict=True):
+        for one in wanted.lists:
+            if genuine(one, issuer) and is_revoked(one, certificate):
+                return "it was revoked" if certificate == pair.certificate else "an authority above it was revoked"
     return None
 
 

@@ -37,6 +37,14 @@ class Restored:
     escrow: bool = field(default=False)
 
 
+@dataclass(frozen=True)
+class _Packed:
+    authority: Authority
+    register: bytes
+    crl: bytes
+    in_use: bool
+
+
 def back_up(
     keeper: Keeper,
     names: Iterable[str],
@@ -48,15 +56,18 @@ def back_up(
     members: dict[str, bytes] = {}
     listed = []
     for name in names:
-        authority = keeper.load(name)
-        folder = (keeper.folder / name).resolve()
-        listed.append({"name": name, "serial": serial_text(authority.certificate.serial_number)})
-        members[f"{name}/{CERTIFICATE}"] = pem([authority.certificate])
-        members[f"{name}/{ISSUERS}"] = pem(authority.issuers)
-        members[f"{name}/{KEY}"] = plain_pem(authority.key)
-        members[f"{name}/{REGISTER}"] = read_file(folder / REGISTER)
-        if (folder / CRL).exists():
-            members[f"{name}/{CRL}"] = read_file(folder / CRL, private=False)
+        for folder in keeper.folders(name):
+            authority = keeper.load_from(name, folder)
+            entry, serial = folder.name, serial_text(authority.certificate.serial_number)
+            listed.append(
+                {"name": name, "serial": serial, "folder": entry, "in_use": folder == keeper.folders(name)[0]}
+            )
+            members[f"{entry}/{CERTIFICATE}"] = pem([authority.certificate])
+            members[f"{entry}/{ISSUERS}"] = pem(authority.issuers)
+            members[f"{entry}/{KEY}"] = plain_pem(authority.key)
+            members[f"{entry}/{REGISTER}"] = read_file(folder / REGISTER)
+            if (folder / CRL).exists():
+                members[f"{entry}/{CRL}"] = read_file(folder / CRL, private=False)
     if escrow and (data := escrow.data()):
         members[ESCROW] = data
     manifest = {"version": VERSION, "made": keeper.clock().isoformat(), "authorities": listed}
@@ -70,29 +81,29 @@ def restore(bundle: bytes, passphrase: bytes, keeper: Keeper, escrow: Escrow | N
     Running it again after a cut finishes it. Raises BundleError, and StoreError where another authority is in use.
     """
     members = _untar(age.decrypt(bundle, passphrase))
-    found: list[tuple[Authority, bytes, bytes]] = []
+    found: list[_Packed] = []
     try:
         manifest = json.loads(members[MANIFEST])
         if manifest["version"] != VERSION:
             raise age.BundleError(f"the bundle has version {manifest['version']!r}, this program knows {VERSION}")
         for entry in manifest["authorities"]:
-            name = str(entry["name"])
-            own, *issuers = x509.load_pem_x509_certificates(
-                members[f"{name}/{CERTIFICATE}"] + members[f"{name}/{ISSUERS}"]
-            )
-            authority = Authority(name, own, tuple(issuers), load_pem(members[f"{name}/{KEY}"], None, name))
-            found.append((authority, members[f"{name}/{REGISTER}"], members.get(f"{name}/{CRL}", b"")))
+            name, at = str(entry["name"]), str(entry["folder"])
+            own, *issuers = x509.load_pem_x509_certificates(members[f"{at}/{CERTIFICATE}"] + members[f"{at}/{ISSUERS}"])
+            authority = Authority(name, own, tuple(issuers), load_pem(members[f"{at}/{KEY}"], None, name))
+            register, crl = members[f"{at}/{REGISTER}"], members.get(f"{at}/{CRL}", b"")
+            found.append(_Packed(authority, register, crl, entry["in_use"] is True))
     except (KeyError, ValueError, TypeError) as error:
         raise age.BundleError(f"the bundle's content is not a PKI backup: {type(error).__name__}") from None
-    for authority, _, _ in found:
-        _refuse_other(keeper, authority)
+    for one in found:
+        if one.in_use:
+            _refuse_other(keeper, one.authority)
     if escrow and ESCROW in members:
         escrow.restore(members[ESCROW])
-    restored = {}
-    for authority, register, crl in found:
-        restored[authority.name] = serial_text(authority.certificate.serial_number)
-        if not keeper.exists(authority.name):
-            keeper.adopt(authority, register, crl)
+    for one in found:
+        here = keeper.has(one.authority.name, one.authority.certificate)
+        if not here or (one.in_use and not keeper.exists(one.authority.name)):
+            keeper.adopt(one.authority, one.register, one.crl, use=one.in_use)
+    restored = {one.authority.name: serial_text(one.authority.certificate.serial_number) for one in found if one.in_use}
     return Restored(restored, ESCROW in members)
 
 

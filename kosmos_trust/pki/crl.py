@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from .authority import Authority
@@ -71,6 +72,14 @@ def make_crl(
 def is_revoked(crl: x509.CertificateRevocationList, certificate: x509.Certificate) -> bool:
     """Return whether the list names the certificate. The caller has verified the list."""
     return crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
+
+
+def genuine(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+    """Return whether the list is this authority's own."""
+    try:
+        return crl.issuer == issuer.subject and crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
+    except (TypeError, ValueError, InvalidSignature):
+        return False
 
 
 def bundle(lists: Iterable[x509.CertificateRevocationList]) -> bytes:

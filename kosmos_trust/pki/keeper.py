@@ -10,15 +10,17 @@ gone while data still needs it is a RecoveryNeededError.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from .authority import Authority, Random, make_intermediate, make_root, serial_text
+from .authority import Authority, Random, certify, make_intermediate, make_root, serial_text
 from .crl import make_crl
 from .errors import KeyUnavailableError, RecoveryNeededError, StoreError
 from .issue import Name, issue
@@ -35,6 +37,8 @@ CERTIFICATE, ISSUERS, KEY, KIND, REGISTER, CRL = (
     "register.jsonl",
     "crl.pem",
 )
+#: What follows the name of an authority in the name of a generation: its serial.
+GENERATION = re.compile("[0-9A-F]+")
 
 
 def pem(certificates: Iterable[x509.Certificate]) -> bytes:
@@ -55,6 +59,11 @@ class Keeper:
     def exists(self, name: str) -> bool:
         """Return whether the authority was made."""
         return (self.folder / name).is_symlink()
+
+    def has(self, name: str, certificate: x509.Certificate) -> bool:
+        """Return whether this generation of an authority is here, in use or not."""
+        serial = serial_text(certificate.serial_number)
+        return (self.folder / "generations" / f"{name}-{serial}" / CERTIFICATE).exists()
 
     def ensure(
         self,
@@ -83,23 +92,40 @@ class Keeper:
             if issuer is None:
                 made = make_root(profile, organization, now=now, random=self.random)
             else:
-                made = make_intermediate(issuer, profile, organization, now=now, random=self.random)
+                made = self._intermediate(profile, organization, issuer)
             self._adopt(made)
             return made, True
 
     def replace(self, profile: AuthorityProfile, organization: str, issuer: Authority) -> Authority:
         """Make a successor with a new key; the old generation stays, its certificates stay valid."""
         with exclusive(self.folder / ".lock"):
-            made = make_intermediate(issuer, profile, organization, now=self.clock(), random=self.random)
+            made = self._intermediate(profile, organization, issuer)
             self._adopt(made)
             return made
 
-    def adopt(self, authority: Authority, register: bytes = b"", crl: bytes = b"") -> None:
-        """Take over an authority that was certified by an offline root, or restored. Raises StoreError."""
-        with exclusive(self.folder / ".lock"):
-            self._adopt(authority, register, crl)
+    def _intermediate(self, profile: AuthorityProfile, organization: str, issuer: Authority) -> Authority:
+        made = make_intermediate(issuer, profile, organization, now=self.clock(), random=self.random)
+        if self.exists(issuer.name):
+            self.register(issuer.name).note_issued(made.certificate)
+        return made
 
-    def _adopt(self, authority: Authority, register: bytes = b"", crl: bytes = b"") -> None:
+    def certify(
+        self, issuer: str, profile: AuthorityProfile, organization: str, public: ec.EllipticCurvePublicKey
+    ) -> x509.Certificate:
+        """Certify an authority whose key is elsewhere, written down first. Raises as authority.certify does."""
+        made = certify(self.load(issuer), profile, organization, public, now=self.clock(), random=self.random)
+        self.register(issuer).note_issued(made)
+        return made
+
+    def adopt(self, authority: Authority, register: bytes = b"", crl: bytes = b"", *, use: bool = True) -> None:
+        """Take over an authority that was certified by an offline root, or restored; `use` it from now on.
+
+        Raises StoreError.
+        """
+        with exclusive(self.folder / ".lock"):
+            self._adopt(authority, register, crl, use=use)
+
+    def _adopt(self, authority: Authority, register: bytes = b"", crl: bytes = b"", *, use: bool = True) -> None:
         generation = f"{authority.name}-{serial_text(authority.certificate.serial_number)}"
         folder = self.folder / "generations" / generation
         make_folder(folder)
@@ -111,7 +137,9 @@ class Keeper:
             write_file(folder / CRL, crl, PUBLIC)
         write_file(folder / CERTIFICATE, pem([authority.certificate]), PUBLIC)
         # What cannot be read back now would be missed when it is needed.
-        self._load(authority.name, folder)
+        self.load_from(authority.name, folder)
+        if not use:
+            return
         new = self.folder / f".{authority.name}.new"
         with contextlib.suppress(FileNotFoundError):
             new.unlink()
@@ -123,9 +151,10 @@ class Keeper:
         """Return the authority in use. Raises StoreError, KeyUnavailableError."""
         if not self.exists(name):
             raise StoreError(f"{self.folder / name}: there is no authority '{name}'; make it first (trust_pki)")
-        return self._load(name, self.folder / name)
+        return self.load_from(name, self.folder / name)
 
-    def _load(self, name: str, folder: Path) -> Authority:
+    def load_from(self, name: str, folder: Path) -> Authority:
+        """Return the authority of one generation. Raises StoreError, KeyUnavailableError."""
         certificates = x509.load_pem_x509_certificates(
             read_file(folder / CERTIFICATE, private=False) + read_file(folder / ISSUERS, private=False)
         )
@@ -178,27 +207,53 @@ class Keeper:
         return certificate
 
     def revoke(self, name: str, serial: str, reason: str, valid_for: timedelta) -> bool:
-        """Revoke, and publish a new list in any case; return False where it was revoked before."""
-        changed = self.register(name).revoke(serial, reason, self.clock())
-        self.publish(name, valid_for)
+        """Revoke, and publish a new list in any case; return False where it was revoked before.
+
+        A serial of an earlier generation is revoked there.
+        """
+        folders = self.folders(name)
+        folder = next((one for one in folders if serial in Register(one / REGISTER).issued()), folders[0])
+        changed = Register(folder / REGISTER).revoke(serial, reason, self.clock())
+        self._publish(name, folder, valid_for)
         return changed
 
     def crl(self, name: str) -> x509.CertificateRevocationList | None:
-        """Return the published list, None before the first. Raises StoreError."""
-        path = self.folder / name / CRL
+        """Return the published list of the authority in use, None before the first. Raises StoreError."""
+        return self._crl(self.folder / name)
+
+    def publish(self, name: str, valid_for: timedelta) -> list[x509.CertificateRevocationList]:
+        """Sign and store new lists: of the authority in use, then of earlier generations that are still valid.
+
+        Their certificates are in use until they end, and a gateway wants a fresh list of every issuer.
+        Raises StoreError, KeyUnavailableError.
+        """
+        return [self._publish(name, folder, valid_for) for folder in self.folders(name)]
+
+    def folders(self, name: str) -> list[Path]:
+        """Return the folders of the generation in use, then of earlier ones that are still valid."""
+        in_use, now = (self.folder / name).resolve(), self.clock()
+        found = [in_use]
+        for path in sorted((self.folder / "generations").glob(f"{name}-*")):
+            mine = GENERATION.fullmatch(path.name.removeprefix(f"{name}-")) and (path / CERTIFICATE).exists()
+            if mine and path != in_use:
+                certificate = x509.load_pem_x509_certificate(read_file(path / CERTIFICATE, private=False))
+                found += [path] if certificate.not_valid_after_utc > now else []
+        return found
+
+    def _crl(self, folder: Path) -> x509.CertificateRevocationList | None:
+        path = folder / CRL
         return x509.load_pem_x509_crl(read_file(path, private=False)) if path.exists() else None
 
-    def publish(self, name: str, valid_for: timedelta) -> x509.CertificateRevocationList:
-        """Sign and store a new list. Raises StoreError, KeyUnavailableError."""
-        authority, register = self.load(name), self.register(name)
-        with exclusive(register.path.with_name(f".{CRL}.lock")):
+    def _publish(self, name: str, folder: Path, valid_for: timedelta) -> x509.CertificateRevocationList:
+        authority, register = self.load_from(name, folder), Register(folder / REGISTER)
+        with exclusive(folder / f".{CRL}.lock"):
             made = make_crl(
                 authority,
                 register.issued(),
                 register.revoked().values(),
                 now=self.clock(),
                 valid_for=valid_for,
-                previous=self.crl(name),
+                previous=self._crl(folder),
             )
-            write_file(register.path.with_name(CRL), made.public_bytes(Encoding.PEM), PUBLIC)
+            write_file(folder / CRL, made.public_bytes(Encoding.PEM), PUBLIC)
         return made

@@ -29,6 +29,7 @@ from kosmos_trust.enrolment.hooks import Hooks
 from kosmos_trust.enrolment.keystore import EncryptedFile
 from kosmos_trust.enrolment.outcome import Action
 from kosmos_trust.pki import crl
+from kosmos_trust.pki.authority import serial_text
 from kosmos_trust.pki.issue import issue
 from kosmos_trust.pki.keys import Encrypted
 from kosmos_trust.pki.names import AgentName
@@ -144,6 +145,18 @@ def damage(bed: Bed, how: str) -> None:
         (pair.folder / "cert.pem").write_bytes(b"damaged")
     else:
         pair.folder.rename(pair.folder.with_name("moved"))
+
+
+def test_a_revoked_intermediate_is_a_reason_that_a_new_one_cures(bed: Bed) -> None:
+    bed.run()
+    old = bed.pki.load("agents").certificate
+    bed.pki.replace(PROFILES["agents"], ORGANIZATION, bed.pki.load("root"))
+    assert not bed.run().changed, "the former intermediate is still good"
+    bed.pki.revoke("root", serial_text(old.serial_number), "cACompromise", WEEK)
+    bed.lists = (*bed.pki.publish("root", WEEK), *bed.pki.publish("agents", WEEK))
+    assert bed.check().reasons == ("an authority above it was revoked",)
+    assert bed.run().changed
+    assert bed.good()
 
 
 @pytest.mark.parametrize(("how", "said"), FAULTS)

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from pki_bed import AGENT_NAME, DOMAIN, NOW, ORGANIZATION, PROFILES, keeper, openssl, request, verify, whole_pki
 
-from kosmos_trust.pki.authority import Authority, certify, make_root, new_key, random_serial
+from kosmos_trust.pki.authority import Authority, certify, new_key, random_serial, serial_text
 from kosmos_trust.pki.errors import NameRefusedError, PkiError, RequestRefusedError
 from kosmos_trust.pki.issue import issue
 from kosmos_trust.pki.keeper import Keeper, pem
@@ -111,9 +111,10 @@ def test_an_agents_authority_may_have_none_below_it(pki: Keeper, tmp_path: Path)
 
 
 def test_an_offline_root_certifies_a_key_that_it_never_sees(tmp_path: Path) -> None:
-    offline = make_root(PROFILES["root"], ORGANIZATION, now=NOW, random=os.urandom)
-    key = new_key(P384)
-    made = certify(offline, PROFILES["agents"], ORGANIZATION, key.public_key(), now=NOW, random=os.urandom)
+    operator = whole_pki(keeper(tmp_path / "operator"), ("root",))
+    offline, key = operator.load("root"), new_key(P384)
+    made = operator.certify("root", PROFILES["agents"], ORGANIZATION, key.public_key())
+    assert serial_text(made.serial_number) in operator.register("root").issued()
     host = keeper(tmp_path / "host")
     host.adopt(Authority("agents", made, (offline.certificate,), key))
     leaf = host.issue("agents", request(), AGENT_NAME, AGENT)

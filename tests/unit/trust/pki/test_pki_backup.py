@@ -13,7 +13,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from pki_bed import AGENT_NAME, PROFILES, WEEK, Clock, keeper, request, verify, whole_pki
+from pki_bed import AGENT_NAME, ORGANIZATION, PROFILES, WEEK, Clock, keeper, request, verify, whole_pki
 from swtpm_bed import manufacture
 from tcti_bed import require_tcti, tcti
 
@@ -143,7 +143,7 @@ def proved(old: Keeper, new: Keeper, serial: str, folder: Path) -> None:
     leaf = new.issue("agents", request(), AGENT_NAME, AGENT)
     assert verify(folder, leaf, old.certificates("root")[0], new.load("agents").chain).endswith(": OK")
     assert serial in new.register("agents").revoked()
-    before, after = old.crl("agents"), new.publish("agents", WEEK)
+    before, after = old.crl("agents"), new.publish("agents", WEEK)[0]
     assert before is not None
     assert after.get_revoked_certificate_by_serial_number(int(serial, 16)) is not None
 
@@ -164,6 +164,19 @@ def test_a_restore_brings_everything_and_running_it_again_changes_nothing(tmp_pa
     for path in (tmp_path / "new").rglob("key"):
         assert path.stat().st_mode & 0o777 == 0o600
         assert b"BEGIN ENCRYPTED PRIVATE KEY" in path.read_bytes()
+
+
+def test_earlier_generations_come_along_and_the_newest_is_in_use(tmp_path: Path) -> None:
+    old = whole_pki(keeper(tmp_path / "old"), ("root", "agents"))
+    leaf = old.issue("agents", request(), AGENT_NAME, AGENT)
+    newest = old.replace(PROFILES["agents"], ORGANIZATION, old.load("root"))
+    bundle = back_up(old, ["root", "agents"], PASSPHRASE, None, QUICK)
+    new = keeper(tmp_path / "new")
+    for _ in range(2):
+        restore(bundle, PASSPHRASE, new)
+        assert new.load("agents").certificate == newest.certificate
+    assert new.revoke("agents", serial_text(leaf.serial_number), "keyCompromise", WEEK)
+    assert len(new.publish("agents", WEEK)) == 2
 
 
 def test_nothing_of_the_pki_is_readable_in_the_bundle(tmp_path: Path) -> None:
@@ -201,7 +214,8 @@ def test_a_bundle_of_mixed_parts_changes_nothing(tmp_path: Path) -> None:
             stream = archive.extractfile(info)
             assert stream is not None
             members[info.name] = stream.read()
-    members["agents/key"] = members["root/key"]
+    keys = {name.partition("-")[0]: name for name in members if name.endswith("/key")}
+    members[keys["agents"]] = members[keys["root"]]
     out = BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         for name, data in members.items():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from pki_bed import AGENT_NAME, NOW, WEEK, Clock, keeper, openssl, request, verify, whole_pki
+from pki_bed import AGENT_NAME, NOW, ORGANIZATION, PROFILES, WEEK, Clock, keeper, openssl, request, verify, whole_pki
 
 from kosmos_trust.pki import crl
 from kosmos_trust.pki.authority import serial_text
@@ -34,7 +34,7 @@ def pki(tmp_path: Path, clock: Clock) -> Keeper:
 def test_openssl_refuses_a_revoked_certificate_and_takes_the_other(pki: Keeper, tmp_path: Path) -> None:
     agents = pki.load("agents")
     stolen, good = (pki.issue("agents", request(), AGENT_NAME, AGENT) for _ in range(2))
-    lists = [pki.publish("root", WEEK), pki.publish("agents", WEEK)]
+    lists = [pki.publish("root", WEEK)[0], pki.publish("agents", WEEK)[0]]
     (tmp_path / "crl.pem").write_bytes(crl.bundle(lists))
     options = ("-crl_check_all", "-CRLfile", tmp_path / "crl.pem")
     assert verify(tmp_path, stolen, agents.root, agents.chain, *options).endswith(": OK")
@@ -58,41 +58,55 @@ def test_openssl_refuses_a_revoked_certificate_and_takes_the_other(pki: Keeper, 
 def test_a_revoked_intermediate_is_refused(pki: Keeper, tmp_path: Path) -> None:
     agents = pki.load("agents")
     leaf = pki.issue("agents", request(), AGENT_NAME, AGENT)
-    pki.register("root").note_issued(agents.certificate)
     pki.revoke("root", serial_text(agents.certificate.serial_number), "cACompromise", WEEK)
     root_list = pki.crl("root")
     assert root_list is not None
-    (tmp_path / "crl.pem").write_bytes(crl.bundle([root_list, pki.publish("agents", WEEK)]))
+    (tmp_path / "crl.pem").write_bytes(crl.bundle([root_list, pki.publish("agents", WEEK)[0]]))
     said = verify(tmp_path, leaf, agents.root, agents.chain, "-crl_check_all", "-CRLfile", tmp_path / "crl.pem")
     assert "certificate revoked" in said
 
 
 def test_a_list_past_its_time_is_refused(pki: Keeper, tmp_path: Path, clock: Clock) -> None:
     agents, leaf = pki.load("agents"), pki.issue("agents", request(), AGENT_NAME, AGENT)
-    (tmp_path / "crl.pem").write_bytes(crl.bundle([pki.publish("root", WEEK), pki.publish("agents", WEEK)]))
+    (tmp_path / "crl.pem").write_bytes(crl.bundle([pki.publish("root", WEEK)[0], pki.publish("agents", WEEK)[0]]))
     late = str(int((NOW + WEEK + timedelta(seconds=1)).timestamp()))
     options = ("-crl_check_all", "-CRLfile", tmp_path / "crl.pem", "-attime", late)
     assert "CRL has expired" in verify(tmp_path, leaf, agents.root, agents.chain, *options)
+
+
+def test_an_earlier_generation_still_revokes_and_publishes(pki: Keeper, tmp_path: Path) -> None:
+    """A new intermediate is in use; agents of the old one are refused or taken by the old one's fresh list."""
+    old = pki.load("agents")
+    stolen, good = (pki.issue("agents", request(), AGENT_NAME, AGENT) for _ in range(2))
+    new = pki.replace(PROFILES["agents"], ORGANIZATION, pki.load("root"))
+    assert pki.revoke("agents", serial_text(stolen.serial_number), "keyCompromise", WEEK)
+    lists = [*pki.publish("root", WEEK), *pki.publish("agents", WEEK)]
+    (tmp_path / "crl.pem").write_bytes(crl.bundle(lists))
+    options = ("-crl_check_all", "-CRLfile", tmp_path / "crl.pem")
+    assert "certificate revoked" in verify(tmp_path, stolen, old.root, old.chain, *options)
+    assert verify(tmp_path, good, old.root, old.chain, *options).endswith(": OK")
+    leaf = pki.issue("agents", request(), AGENT_NAME, AGENT)
+    assert verify(tmp_path, leaf, new.root, new.chain, *options).endswith(": OK")
 
 
 def test_list_numbers_rise_even_when_the_clock_falls(pki: Keeper, clock: Clock) -> None:
     def number(made: x509.CertificateRevocationList) -> int:
         return made.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
 
-    first = number(pki.publish("agents", WEEK))
+    first = number(pki.publish("agents", WEEK)[0])
     clock.now += timedelta(hours=1)
-    second = number(pki.publish("agents", WEEK))
+    second = number(pki.publish("agents", WEEK)[0])
     clock.now -= timedelta(hours=1)
-    assert first < second < number(pki.publish("agents", WEEK))
+    assert first < second < number(pki.publish("agents", WEEK)[0])
 
 
 def test_an_entry_leaves_the_list_two_periods_after_its_end(pki: Keeper, clock: Clock) -> None:
     leaf = pki.issue("agents", request(), AGENT_NAME, AGENT, lifetime=timedelta(days=1))
     pki.revoke("agents", serial_text(leaf.serial_number), "superseded", WEEK)
     clock.now = leaf.not_valid_after_utc + 2 * WEEK
-    assert crl.is_revoked(pki.publish("agents", WEEK), leaf)
+    assert crl.is_revoked(pki.publish("agents", WEEK)[0], leaf)
     clock.now += timedelta(seconds=1)
-    assert not crl.is_revoked(pki.publish("agents", WEEK), leaf)
+    assert not crl.is_revoked(pki.publish("agents", WEEK)[0], leaf)
 
 
 def test_only_what_was_issued_can_be_revoked_and_only_once(pki: Keeper) -> None:
@@ -134,7 +148,7 @@ def test_a_damaged_line_stops_everything(pki: Keeper, damage: bytes) -> None:
     with pytest.raises(StoreError, match="line 2 is damaged"):
         pki.issue("agents", request(), AGENT_NAME, AGENT)
     with pytest.raises(StoreError, match="restore the register"):
-        pki.publish("agents", WEEK)
+        pki.publish("agents", WEEK)[0]
 
 
 REVOKER = """
