@@ -90,6 +90,23 @@ def test_a_rollback_that_is_cut_is_finished(tmp_path: Path, step: Step, when: st
     converged(bed, 2)
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", [Step.FLIPPING, Step.DONE])
+def test_a_second_try_that_is_cut_still_reaches_the_service(tmp_path: Path, step: Step, when: str) -> None:
+    """The service refused at first; the cut comes while the same generation is tried again."""
+    bed, log = Bed(tmp_path), tmp_path / "reloads"
+    bed.run()
+    bed.age(0.73)
+    bed.hooks = Hooks(("false",))
+    with pytest.raises(InstallError):
+        bed.run()
+    bed.hooks = Hooks((), ("sh", "-c", f"readlink {bed.agent}/current >> {log}"))
+    with pytest.raises(CutError):
+        bed.enroller(cutting(step, when)).run(bed.verdict())
+    converged(bed, 2)
+    assert log.read_text().splitlines()[-1] == str((bed.agent / "current").readlink())
+
+
 def test_a_cut_at_each_sync_of_a_renewal_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The power goes at the n-th fsync, for every n until a run gets through."""
     real = os.fsync

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -153,15 +154,18 @@ def test_a_damaged_line_stops_everything(pki: Keeper, damage: bytes) -> None:
 
 REVOKER = """
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from kosmos_trust.pki.register import Register
 register = Register(Path(sys.argv[1]))
-print(sum(register.revoke(serial, "superseded", datetime.now(UTC)) for serial in sys.argv[2:]))
+while not Path(sys.argv[1]).with_name("start").exists():
+    pass
+print(sum(register.revoke(serial, "superseded", datetime.now(UTC)) for serial in sys.argv[2:]), flush=True)
 """
 
 
-def test_two_processes_revoke_at_once_and_lose_nothing(tmp_path: Path) -> None:
+def test_processes_that_revoke_at_once_lose_nothing(tmp_path: Path) -> None:
     register = Register(tmp_path / "r.jsonl")
     serials = [serial_text(number + 1) for number in range(40)]
     lines = [
@@ -172,7 +176,9 @@ def test_two_processes_revoke_at_once_and_lose_nothing(tmp_path: Path) -> None:
     register.path.chmod(0o600)
     command = [sys.executable, "-c", REVOKER, str(register.path), *serials]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(3)]
+    time.sleep(1)  # all of them wait for the start
+    (tmp_path / "start").touch()
     done = [int(run.communicate(timeout=60)[0]) for run in runs]
     assert sum(done) == 40
     assert list(register.revoked()) == serials
