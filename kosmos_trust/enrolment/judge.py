@@ -50,6 +50,9 @@ class Wanted:
 
 def faults(pair: Pair, wanted: Wanted, keys: KeyStore, now: datetime) -> list[str]:
     """Return what is wrong with a pair, empty when nothing is. Being due is not wrong."""
+    unreadable = _reading_fault(pair.certificate)
+    if unreadable:
+        return [unreadable]
     found = [_name_fault(pair.certificate, wanted.name), _usage_fault(pair.certificate)]
     chain = chain_fault(pair.certificate, pair.chain, wanted.anchor, now)
     found.append(f"its chain does not verify: {chain}" if chain else None)
@@ -63,6 +66,21 @@ def faults(pair: Pair, wanted: Wanted, keys: KeyStore, now: datetime) -> list[st
 def due(pair: Pair, wanted: Wanted, now: datetime) -> bool:
     """Return whether the pair is to be renewed for its age."""
     return now >= schedule.renew_at(pair.certificate, wanted.seed)
+
+
+def _reading_fault(certificate: x509.Certificate) -> str | None:
+    """Touch every part that is parsed only when it is asked for; what a damaged one raises is of many kinds."""
+    try:
+        certificate.subject.rfc4514_string()
+        certificate.issuer.rfc4514_string()
+        key_fingerprint(certificate.public_key())
+        list(certificate.extensions)
+        certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    except PkiError as error:
+        return str(error)
+    except Exception as error:
+        return f"it cannot be read: {type(error).__name__}"
+    return None
 
 
 def _name_fault(certificate: x509.Certificate, name: AgentName) -> str | None:
@@ -113,6 +131,9 @@ def describe(certificate: x509.Certificate | None, serial: str = "") -> str:
     """Return serial, dates and names of a certificate, one a line, for a diff. Never the key."""
     if certificate is None:
         return ""
+    unreadable = _reading_fault(certificate)
+    if unreadable:
+        return f"serial: {serial}\n{unreadable}\n"
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         shown = ", ".join(str(getattr(name, "value", name)) for name in names)

@@ -88,6 +88,8 @@ class Transaction:
         """Prove the staged pair before anything in use is touched. Raises BackendRefusedError."""
         pair = self.generations.load(self.generations.staging(run))
         found = judge.faults(pair, self.wanted, self.keys, self.clock())
+        if self.generations.path(pair.serial).exists():
+            found.append("its serial was used before")
         if found:
             reason = f"'{self.backend.name}' issued {pair.serial}, which is not what was asked for: {'; '.join(found)}"
             self._abandon(run, reason)

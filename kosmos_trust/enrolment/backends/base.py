@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -9,6 +11,7 @@ from typing import Protocol
 from cryptography import x509
 
 from ...pki.names import AgentName
+from ..errors import BackendRefusedError, EnrolmentError
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,17 @@ class Backend(Protocol):
 
     def revoke(self, serial: str, reason: str, reference: str = "") -> None:
         """Revoke by serial (upper-case hexadecimal) or reference; one that is revoked already is a success."""
+
+
+@contextmanager
+def foreign(who: str) -> Iterator[None]:
+    """Turn whatever the parsers of foreign bytes raise into a BackendRefusedError: their exceptions are many."""
+    try:
+        yield
+    except EnrolmentError:
+        raise
+    except Exception as error:
+        raise BackendRefusedError(f"{who}: the answer holds no readable certificate: {type(error).__name__}") from error
 
 
 def order_chain(leaf: x509.Certificate, others: tuple[x509.Certificate, ...]) -> tuple[x509.Certificate, ...]:

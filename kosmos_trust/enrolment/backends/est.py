@@ -7,19 +7,17 @@ means: send the same request again later; a run that comes to it does.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Callable
 from datetime import timedelta
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, pkcs7
 
-from ...pki.authority import key_fingerprint
 from ...pki.issue import parse_request
 from ...pki.names import AgentName
 from ..errors import BackendRefusedError
-from .base import Issued, Pending, order_chain
+from .base import Issued, Pending, foreign, order_chain
 from .http import Answer, ClientPair, Https
 
 MAX_CERTIFICATES = 16
@@ -95,22 +93,23 @@ class Est:
         kind = answer.fields.get("content-type", "").partition(";")[0].strip().lower()
         if kind not in ("application/pkcs7-mime", "application/x-pkcs7-mime"):
             raise BackendRefusedError(f"{self._https.who}: the answer is {kind[:60]!r}, not application/pkcs7-mime")
-        try:
+        with foreign(self._https.who):
             der = base64.b64decode(b"".join(answer.body.split()), validate=True)
             found = tuple(pkcs7.load_der_pkcs7_certificates(der))
-        except (ValueError, binascii.Error) as error:
-            raise BackendRefusedError(f"{self._https.who}: the answer is not certs-only PKCS #7") from error
         if not 1 <= len(found) <= MAX_CERTIFICATES:
             raise BackendRefusedError(f"{self._https.who}: {len(found)} certificates in the answer")
         return found
 
     def _issued(self, request: x509.CertificateSigningRequest, found: tuple[x509.Certificate, ...]) -> Issued:
         """Find the certificate of our key; EST promises no order."""
-        own = key_fingerprint(request.public_key())
-        for one in found:
-            try:
-                if key_fingerprint(one.public_key()) == own:
+        with foreign(self._https.who):
+            own = public_bytes(request)
+            for one in found:
+                if public_bytes(one) == own:
                     return Issued(one, order_chain(one, (*found, *self.authorities())))
-            except ValueError:
-                continue
         raise BackendRefusedError(f"{self._https.who}: no certificate in the answer is for our key")
+
+
+def public_bytes(one: x509.Certificate | x509.CertificateSigningRequest) -> bytes:
+    """Return the public key of either, for a comparison; an authority's own may be of any kind."""
+    return one.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

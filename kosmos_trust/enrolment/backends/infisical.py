@@ -14,7 +14,7 @@ from cryptography import x509
 
 from ...pki.names import AgentName
 from ..errors import BackendRefusedError, BackendUnavailableError
-from .base import Issued, Pending, order_chain
+from .base import Issued, Pending, foreign, order_chain
 from .http import Https
 
 MAX_CSR_CHARACTERS = 4096  # the server's own limit
@@ -101,13 +101,11 @@ class Infisical:
         identifier = str(content.get("certificateId") or "")
         if isinstance(found, str):  # a collected request names the certificate; its chain is asked for
             found = self._bundle(identifier, token)
-        try:
+        with foreign(self._https.who):
             leaf = x509.load_pem_x509_certificate(str(found["certificate"]).encode())
             others = "\n".join(str(found.get(key) or "") for key in ("certificateChain", "issuingCaCertificate"))
             chain = tuple(x509.load_pem_x509_certificates(others.encode())) if others.strip() else ()
-        except (KeyError, ValueError, TypeError) as error:
-            raise BackendRefusedError(f"{self._https.who}: the answer holds no readable certificate") from error
-        return Issued(leaf, order_chain(leaf, chain), str(found.get("certificateId") or identifier))
+            return Issued(leaf, order_chain(leaf, chain), str(found.get("certificateId") or identifier))
 
     def _bundle(self, identifier: str, token: str) -> dict[str, Any]:
         answer = self._https.send_json("GET", f"{CERTIFICATES}/{quote(identifier, safe='')}/certificate", None, token)

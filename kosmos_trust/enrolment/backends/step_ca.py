@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 from ...pki.names import AgentName
 from ..errors import BackendRefusedError
-from .base import Issued, Pending, order_chain
+from .base import Issued, Pending, foreign, order_chain
 from .http import Https
 
 TOKEN_LIFE = timedelta(minutes=5)
@@ -77,13 +77,11 @@ class StepCa:
         if answer.status not in (200, 201):
             self._https.refuse(answer, "the request was not granted", token)
         found = answer.json(self._https.who)
-        try:
+        with foreign(self._https.who):
             leaf = x509.load_pem_x509_certificate(str(found["crt"]).encode())
             given = [str(one) for one in found.get("certChain") or [found["ca"]]]
             chain = tuple(x509.load_pem_x509_certificate(one.encode()) for one in given)
-        except (KeyError, ValueError, TypeError) as error:
-            raise BackendRefusedError(f"{self._https.who}: the answer holds no readable certificate") from error
-        return Issued(leaf, order_chain(leaf, chain))
+            return Issued(leaf, order_chain(leaf, chain))
 
     def recover(self, csr: bytes) -> Issued | None:  # noqa: ARG002
         """Return None: requests cannot be looked up."""

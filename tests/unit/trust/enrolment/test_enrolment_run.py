@@ -324,6 +324,12 @@ class Lying(Away):
             csr = request()
         elif self.lie == "life":
             profile = replace(AGENT, lifetime=timedelta(days=365))
+        elif self.lie == "serial":
+            pair = self.bed.pair()
+            assert pair is not None
+            number = pair.certificate.serial_number << 1  # the authority drops one bit of what it is given
+            made = issue(agents, csr, name, profile, now=now, random=lambda size: number.to_bytes(size, "big"))
+            return Issued(made, agents.chain)
         elif self.lie == "usage":
             profile = replace(AGENT, usages=PROFILES["services"].usages)
         return Issued(issue(agents, csr, name, profile, now=now, random=os.urandom), agents.chain)
@@ -340,6 +346,7 @@ class Lying(Away):
         ("name", "it names spiffe://kosmos.internal/agent/other"),
         ("key", "key and certificate are not a pair"),
         ("life", "it lives 365 days"),
+        ("serial", "its serial was used before"),
         ("usage", "not for client authentication alone"),
     ],
 )
