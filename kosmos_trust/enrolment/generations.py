@@ -69,7 +69,7 @@ class Generations:
         try:
             issuers = x509.load_pem_x509_certificates(chain) if chain.strip() else []
             return Pair(folder, x509.load_pem_x509_certificate(data), tuple(issuers))
-        except ValueError as error:
+        except (ValueError, x509.InvalidVersion) as error:
             raise StoreError(f"{folder}: the certificate cannot be read; it will be replaced") from error
 
     def current(self) -> Pair | None:

@@ -27,7 +27,7 @@ from kosmos_trust.enrolment.errors import EnrolmentError
 from kosmos_trust.enrolment.generations import Pair
 from kosmos_trust.enrolment.judge import describe, faults
 from kosmos_trust.pki import age
-from kosmos_trust.pki.errors import PkiError, RequestRefusedError
+from kosmos_trust.pki.errors import PkiError, RequestRefusedError, StoreError
 from kosmos_trust.pki.issue import parse_request
 from kosmos_trust.pki.keeper import pem
 
@@ -79,9 +79,14 @@ def test_a_damaged_certificate_is_judged_and_never_crashes(bed: Bed, changes: li
     pair = bed.pair()
     assert pair is not None
     der = changed(pair.certificate.public_bytes(Encoding.DER), changes)
+    folder = bed.folder / "hostile"
+    folder.mkdir(exist_ok=True)
+    text = base64.encodebytes(der).decode()
+    (folder / "cert.pem").write_text(f"-----BEGIN CERTIFICATE-----\n{text}-----END CERTIFICATE-----\n")
+    (folder / "chain.pem").write_bytes(pem(pair.chain))
     try:
-        certificate = x509.load_der_x509_certificate(der)
-    except ValueError:
+        certificate = bed.enroller().generations.load(folder).certificate
+    except StoreError:
         return
     if der == pair.certificate.public_bytes(Encoding.DER):
         return
