@@ -84,7 +84,7 @@ class Volume:
         disk, state = self.disk(), self.state
         if state == "empty":
             self._require_usable(disk)
-            self._format()
+            self._format(disk.size_bytes)
         elif self.reached("tpm_enrolled") and not start_over:
             require_not_foreign(disk)
         elif not self._opens_temporarily():
@@ -95,25 +95,26 @@ class Volume:
                     cure="go on with the recovery key (`enrol-tpm --recovery-key-stdin`), or `prepare --start-over`: "
                     "nothing has been stored on this volume yet",
                 )  # fmt: skip
-            self._start_over()
+            self._start_over(disk.size_bytes)
         elif start_over:
-            self._start_over()
+            self._start_over(disk.size_bytes)
 
     def _require_usable(self, disk: Disk) -> None:
         """Accept an empty disk and, after a format that was cut short, also what that one has left in its header."""
-        interrupted = self.journal.last("formatted", "begun") is not None
+        begun = self.journal.last("formatted", "begun")
+        interrupted = begun is not None and begun.facts.get("size") == disk.size_bytes
         if not (interrupted and disk.only_bytes_in_the_header):
             require_not_foreign(disk)
 
-    def _start_over(self) -> None:
+    def _start_over(self, size: int) -> None:
         if self.journal.last("filesystem") is not None:
             raise StorageError(
                 "there may be data on this volume; it is not formatted again", where=self.plan.device,
                 cure="open it with the recovery key, save the data, empty the disk by hand",
             )  # fmt: skip
-        self._format()
+        self._format(size)
 
-    def _format(self) -> None:
+    def _format(self, size: int) -> None:
         clear = [swap.path for swap in active_swaps(self.plan.root, self.plan.mountpoint) if not swap.safe]
         if clear:
             raise StorageError(
@@ -122,7 +123,7 @@ class Volume:
             )  # fmt: skip
         temporary.make(self.plan.temporary_key)
         identity = str(uuids.uuid4())
-        self.journal.begun("formatted", uuid=identity, device=self.plan.device)
+        self.journal.begun("formatted", uuid=identity, device=self.plan.device, size=size)
         self.run(luks.format_volume(self.plan.device, identity, self.plan.temporary_key, self.plan.kdf))
         header = self._header()
         if not self._opens_temporarily() or len(header.slots) != 1:

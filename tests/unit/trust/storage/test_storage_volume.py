@@ -217,15 +217,21 @@ def test_swap_in_clear_is_refused_before_a_key_is_made(plain: Bed, tmp_path: Pat
     assert not plain.plan.temporary_key.exists()
 
 
-def test_a_cut_while_formatting_leaves_a_disk_that_is_still_ours_to_format(plain: Bed) -> None:
-    """luksFormat was stopped when only a part of the header area had been written."""
-    volume = plain.volume()
-    volume.journal.begun("formatted", uuid="5c1e7a3a-0000-4000-8000-000000000001", device=plain.plan.device)
+@pytest.mark.parametrize("same_disk", [True, False])
+def test_a_cut_while_formatting_leaves_a_disk_that_is_still_ours_to_format(plain: Bed, same_disk: bool) -> None:
+    """luksFormat was stopped when only a part of the header area had been written; or the disk was exchanged then."""
+    volume, size = plain.volume(), plain.image.stat().st_size
+    uuid = "5c1e7a3a-0000-4000-8000-000000000001"
+    volume.journal.begun("formatted", uuid=uuid, device=plain.plan.device, size=size if same_disk else size + 1)
     with plain.image.open("r+b") as stream:
         stream.seek(0x8000)
         stream.write(bytes(range(1, 256)) * 64)
-    volume.prepare()
-    assert volume.state == "formatted"
+    if same_disk:
+        volume.prepare()
+        assert volume.state == "formatted"
+    else:
+        with pytest.raises(ForeignDiskError):
+            volume.prepare()
 
 
 def test_a_torn_line_of_the_journal_is_as_if_it_had_not_been_written(plain: Bed) -> None:
