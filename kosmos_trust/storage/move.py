@@ -32,8 +32,8 @@ def old_copy(folder: Path) -> Path:
 
 
 def is_moved(folder: Path, target: Path) -> bool:
-    """Whether the data is on the volume and the folder is free to be a mount point."""
-    return target.is_dir() and folder.is_dir() and (os.path.ismount(folder) or not any(folder.iterdir()))
+    """Whether the data is on the volume, and the folder is a free mount point or has the volume's folder mounted."""
+    return target.is_dir() and folder.is_dir() and (_bound(folder, target) or _free(folder))
 
 
 def move(folder: Path, target: Path, run: Run = run) -> None:
@@ -76,13 +76,22 @@ def discard_old(folder: Path, target: Path) -> None:
     old = old_copy(folder)
     if not old.exists():
         return
-    if not (os.path.ismount(folder) and target.is_dir() and folder.stat().st_ino == target.stat().st_ino):
+    if not _bound(folder, target):
         raise StorageError(
             "the old copy stays", where=str(old), why=f"{target} is not what is mounted on {folder}",
             cure=f"start the mount of {folder}, then run again",
         )  # fmt: skip
     shutil.rmtree(old)
     sync_folder(old.parent)
+
+
+def _bound(folder: Path, target: Path) -> bool:
+    """Whether the two paths are one folder: a bind mount. (Within one file system os.path.ismount would not see it.)"""
+    return folder.is_dir() and target.is_dir() and not folder.is_symlink() and folder.samefile(target)
+
+
+def _free(folder: Path) -> bool:
+    return not os.path.ismount(folder) and not any(folder.iterdir())
 
 
 def _make_mount_point(folder: Path, target: Path, old: Path) -> None:

@@ -81,6 +81,8 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "mount_options": str,
     "folders": lambda value: tuple(str(one) for one in value),
 }
+#: Every key of the volume is 256 random bits, so the cost of the derivation protects nothing that time could guess.
+_KDF_FIELDS = ("memory_kib", "lanes", "milliseconds", "passes")
 _SEAL_FIELDS: dict[str, Callable[[Any], Any]] = {
     "public_key": Path,
     "signature": Path,
@@ -92,16 +94,19 @@ _SEAL_FIELDS: dict[str, Callable[[Any], Any]] = {
 
 def load(path: Path) -> Plan:
     """Return the plan of a declaration file (JSON). Raises StorageError for an unknown key or an unusable value."""
-    cure = f"keys are: {', '.join([*_FIELDS, 'seal'])}; of seal: {', '.join(_SEAL_FIELDS)}"
+    groups = {"keys": (*_FIELDS, "seal", "kdf"), "of seal": _SEAL_FIELDS, "of kdf": _KDF_FIELDS}
+    cure = "; ".join(f"{name}: {', '.join(fields)}" for name, fields in groups.items())
     try:
         content = json.loads(path.read_text())
-        seal = content.pop("seal", {})
+        seal, kdf = content.pop("seal", {}), content.pop("kdf", None)
         unknown = [*(set(content) - set(_FIELDS)), *(f"seal.{key}" for key in set(seal) - set(_SEAL_FIELDS))]
+        unknown += [f"kdf.{key}" for key in set(kdf or {}) - set(_KDF_FIELDS)]
         if unknown or "device" not in content:
-            raise StorageError(
-                f"unknown: {', '.join(sorted(unknown))}" if unknown else "no device", where=str(path), cure=cure
-            )
+            what = f"unknown: {', '.join(sorted(unknown))}" if unknown else "no device"
+            raise StorageError(what, where=str(path), cure=cure)
         fields = {key: _FIELDS[key](value) for key, value in content.items()}
+        if kdf is not None:
+            fields["kdf"] = Kdf(**{key: int(value) for key, value in kdf.items()})
         return Plan(**fields, seal=checked(Seal(**{key: _SEAL_FIELDS[key](value) for key, value in seal.items()})))
     except OSError as error:
         raise StorageError("the declaration cannot be read", where=str(path), why=error.strerror or "") from error
