@@ -47,15 +47,18 @@ class Age:
 
 
 class DataKeys:
-    """The sealed files below one folder. `clock` gives seconds since 1970."""
+    """The sealed files below one folder.
 
-    def __init__(self, base: Path, clock: Callable[[], float] = time.time) -> None:
-        self.base, self.clock = base, clock
+    `clock` gives seconds since 1970. `sealed_only`: the root key is made on a sealed volume or not at all.
+    """
+
+    def __init__(self, base: Path, clock: Callable[[], float] = time.time, *, sealed_only: bool = True) -> None:
+        self.base, self.clock, self.sealed_only = base, clock, sealed_only
         self.keys, self.data = base / "keys", base / "data"
 
     def root(self) -> rootkey.Root:
         """Return the root key, made on first use."""
-        return rootkey.load_or_make(self.keys, self.data, self.clock)
+        return rootkey.load_or_make(self.keys, self.data, self.clock, sealed_only=self.sealed_only)
 
     def folder(self, agent: str) -> Path:
         """Where an agent's sealed files lie."""

@@ -24,6 +24,7 @@ from .errors import StorageError
 from .programs import Command, Run, run
 
 OLD, PARTIAL = ".before-sealing", ".partial"
+COPY_TIMEOUT_SECONDS = 12 * 3600.0  # a full disk at a tenth of a slow one's speed
 
 
 def old_copy(folder: Path) -> Path:
@@ -110,8 +111,9 @@ def _make_mount_point(folder: Path, target: Path, old: Path) -> None:
 def _copy(folder: Path, partial: Path, run: Run) -> None:
     if partial.exists():
         shutil.rmtree(partial)
-    run(Command(("cp", "--archive", "--one-file-system", "--no-target-directory", str(folder), str(partial))))
-    run(Command(("sync", "--file-system", str(partial))))
+    copy = ("cp", "--archive", "--one-file-system", "--no-target-directory", str(folder), str(partial))
+    for argv in (copy, ("sync", "--file-system", str(partial))):
+        run(Command(argv, timeout_seconds=COPY_TIMEOUT_SECONDS))
 
 
 def _same(left: Path, right: Path) -> bool:

@@ -14,6 +14,7 @@ from .units import on_volume
 from .volume import Volume
 
 BLKID_NOTHING = 2
+MKFS_TIMEOUT_SECONDS = 3600.0
 
 
 def make_filesystem(volume: Volume) -> None:
@@ -39,7 +40,8 @@ def make_filesystem(volume: Volume) -> None:
         )  # fmt: skip
     volume.journal.begun("filesystem")
     force = ("-F",) if begun else ()
-    volume.run(Command(("mkfs.ext4", "-q", *force, "-L", plan.name, str(plan.mapping))))
+    make = ("mkfs.ext4", "-q", *force, "-L", plan.name, str(plan.mapping))
+    volume.run(Command(make, timeout_seconds=MKFS_TIMEOUT_SECONDS))
     volume.journal.done("filesystem", uuid=_probe(volume)["UUID"])
 
 

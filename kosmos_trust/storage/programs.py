@@ -23,6 +23,7 @@ class Command:
     argv: tuple[str, ...]
     ok: tuple[int, ...] = (0,)
     secret_output: bool = False
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
 
     def __str__(self) -> str:
         return shlex.join(self.argv)
@@ -44,17 +45,18 @@ class Run(Protocol):
         """Run it and return how it ended."""
 
 
-def run(command: Command, stdin: bytes | None = None, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> Done:
+def run(command: Command, stdin: bytes | None = None) -> Done:
     """Run a command in the C locale. Raises CommandError when it is missing, hangs, or ends with another code."""
     program = command.argv[0]
     try:
         done = subprocess.run(
-            command.argv, input=stdin or b"", capture_output=True, timeout=timeout_seconds, env=ENVIRONMENT, check=False
-        )
+            command.argv, input=stdin or b"", capture_output=True, timeout=command.timeout_seconds, env=ENVIRONMENT,
+            check=False,
+        )  # fmt: skip
     except FileNotFoundError:
         raise CommandError(f"{program} is not installed", cure=f"install {package_of(program)}") from None
     except subprocess.TimeoutExpired:
-        raise CommandError(f"`{command}` did not end within {timeout_seconds:g} s") from None
+        raise CommandError(f"`{command}` did not end within {command.timeout_seconds:g} s") from None
     if done.returncode not in command.ok:
         told = "its output is kept back" if command.secret_output else _last_lines(done.stderr or done.stdout)
         raise CommandError(f"`{command}` ended with {done.returncode}", why=told)

@@ -32,6 +32,7 @@ def collect(volume: Volume, *, ask_tpm: bool = True) -> dict[str, Any]:
     try:
         disk = volume.disk()
         told["disk"] = {"verdict": disk.verdict, "findings": [finding.what for finding in disk.findings]}
+        told["unaccounted_slots"] = list(volume.unaccounted)
         told["recovery_key"] = asdict(recovery.status(volume, ask_tpm=ask_tpm))
     except StorageError as error:
         errors.append(str(error))
@@ -55,6 +56,8 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
     if "disk" in told:
         yield f"  disk: {told['disk']['verdict']}: {'; '.join(told['disk']['findings']) or 'nothing on it'}"
     yield f"  volume: {'open' if told['open'] else 'closed'}, {'mounted' if told['mounted'] else 'not mounted'}"
+    if told.get("unaccounted_slots"):
+        yield f"  key slots that this host did not make: {', '.join(map(str, told['unaccounted_slots']))}"
     key = told.get("recovery_key")
     if key:
         yield from _recovery_lines(key)

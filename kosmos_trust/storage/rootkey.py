@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from .durable import private_folder, sync_folder, write_new
 from .errors import KeyFileError
+from .temporary import is_sealed
 
 KEY_BYTES, IDENTIFIER_BYTES = 32, 8
 SUFFIX = ".sealed"
@@ -76,8 +77,11 @@ def load(folder: Path) -> Root:
     return root
 
 
-def load_or_make(folder: Path, data: Path, clock: Callable[[], float]) -> Root:
-    """Return the root key; make it when neither it, nor its record, nor a sealed file below `data` is there."""
+def load_or_make(folder: Path, data: Path, clock: Callable[[], float], *, sealed_only: bool = True) -> Root:
+    """Return the root key; make it when neither it, nor its record, nor a sealed file below `data` is there.
+
+    Raises KeyFileError also when it would be made outside a sealed volume, unless `sealed_only` is False.
+    """
     path = folder / "root.key"
     if not path.exists():
         orphan = next(data.rglob(f"*{SUFFIX}"), None) if data.is_dir() else None
@@ -88,6 +92,11 @@ def load_or_make(folder: Path, data: Path, clock: Callable[[], float]) -> Root:
                 cure="restore root.key from the backup; a new key would not open what is there",
             )  # fmt: skip
         private_folder(folder)
+        if sealed_only and not is_sealed(folder):
+            raise KeyFileError(
+                "the root key would lie on a disk in clear", where=str(path),
+                cure="mount the sealed volume there first (`kosmos_trust.storage status`)",
+            )  # fmt: skip
         write_new(path, secrets.token_bytes(KEY_BYTES))
         sync_folder(folder)
     root = load(folder)

@@ -32,6 +32,13 @@ def file_system_of(path: Path, root: Path = Path("/")) -> tuple[str, str, str]:
     return best
 
 
+def is_sealed(path: Path, root: Path = Path("/")) -> bool:
+    """Whether a path lies on a file system that dm-crypt encrypts directly below it."""
+    device = path.stat().st_dev
+    uuid = root / "sys/dev/block" / f"{os.major(device)}:{os.minor(device)}" / "dm/uuid"
+    return uuid.is_file() and uuid.read_text().startswith("CRYPT-LUKS2-")
+
+
 def require_memory(folder: Path) -> None:
     """Make the folder and raise StorageError unless it lies in memory: a key must not reach a disk in clear."""
     private_folder(folder)

@@ -303,10 +303,19 @@ class Volume:
         return path.is_file() and self.run(luks.test_key(self.plan.device, str(path))).code == 0
 
     def _orphans(self) -> tuple[int, ...]:
-        """Slots that no token names, but for the temporary one: a cut between slot and token leaves them."""
+        """Slots that a cut between slot and token has left: no token names them, and they are not the temporary one.
+
+        Only while installing, when all slots are ours. Afterwards the owner may have added one, and it is left alone.
+        """
+        if self.reached("temporary_wiped"):
+            return ()
         entry = self.journal.last("formatted", "done")
-        temporary_slot = entry.facts["temporary_slot"] if entry and not self.reached("temporary_wiped") else None
-        return tuple(slot for slot in self._header().untold if slot != temporary_slot)
+        return tuple(slot for slot in self._header().untold if not entry or slot != entry.facts["temporary_slot"])
+
+    @property
+    def unaccounted(self) -> tuple[int, ...]:
+        """Key slots that this package knows nothing about, once the temporary one is gone."""
+        return self._header().untold if self.reached("temporary_wiped") else ()
 
     def _wipe(self, slots: tuple[int, ...]) -> None:
         if slots:

@@ -79,8 +79,18 @@ def mdraid(path: Path) -> None:
 
 
 def zfs(path: Path) -> None:
-    """The uberblocks of the first label: 128 KiB in, one each KiB. libblkid asks for 64 MiB at least."""
+    """ZFS On-Disk Specification, chapter 1: a label of 256 KiB holds an XDR name-value list at 16 KiB (pool, guid,
+    state, transaction group) and uberblocks from 128 KiB on. libblkid asks for 64 MiB at least."""
     os.truncate(path, 72 << 20)
+
+    def pair(name: str, kind: int, value: bytes) -> bytes:
+        padded = name.encode().ljust(-(-len(name) // 4) * 4, b"\0")
+        rest = struct.pack(">II", 0, len(name)) + padded + struct.pack(">II", kind, 1) + value
+        return struct.pack(">I", len(rest) + 4) + rest
+
+    pairs = [pair(name, 8, struct.pack(">Q", value)) for name, value in (("version", 5000), ("state", 0), ("txg", 4))]
+    pairs += [pair("name", 9, struct.pack(">I", 4) + b"tank"), pair("guid", 8, struct.pack(">Q", 77))]
+    put(path, 16 << 10, bytes((1, 1, 0, 0)) + struct.pack(">II", 0, 1) + b"".join(pairs) + bytes(8))
     for number in range(64):
         put(path, (128 + number) << 10, struct.pack("<QQQ", 0x00BAB10C, 5000, number + 1))
 

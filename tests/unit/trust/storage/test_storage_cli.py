@@ -144,8 +144,11 @@ def test_the_mount_plan_names_the_volume(declaration: Path) -> None:
 def test_data_keys_and_deletion(tmp_path: Path) -> None:
     base = tmp_path / "base"
     path = base / "data/ada/x.sealed"
-    words = ("datakey", "seal", "--base", str(base), "--agent", "ada", str(path))
+    words = ("datakey", "seal", "--base", str(base), "--allow-unsealed", "--agent", "ada", str(path))
     content = os.urandom(100_000)
+    refused = call(tmp_path, *(word for word in words if word != "--allow-unsealed"), stdin=content)
+    assert refused.returncode == 1
+    assert b"on a disk in clear" in refused.stderr
     assert call(tmp_path, *words, stdin=content).returncode == 0
     assert call(tmp_path, "datakey", "open", "--base", str(base), "--agent", "ada", str(path)).stdout == content
     refused = call(tmp_path, "datakey", "open", "--base", str(base), "--agent", "bob", str(path))

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from kosmos_trust.storage import agentkey, datakeys, rootkey, sealedfile
 from kosmos_trust.storage.datakeys import DataKeys
 from kosmos_trust.storage.errors import KeyFileError
+from kosmos_trust.storage.temporary import is_sealed
 
 DAY = 24 * 3600
 CHUNK = 1 << sealedfile.CHUNK_LOG2
@@ -47,7 +48,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def keys(tmp_path: Path, clock: Clock) -> DataKeys:
-    return DataKeys(tmp_path / "base", clock)
+    return DataKeys(tmp_path / "base", clock, sealed_only=False)
 
 
 def put(keys: DataKeys, content: bytes, name: str = "notes", agent: str = "ada") -> Path:
@@ -88,7 +89,7 @@ def test_any_content_through_any_pipe(content: bytes, log2: int, cuts: list[int]
 def test_a_changed_bit_is_refused_or_lies_where_nothing_is_stored(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    keys = DataKeys(tmp_path_factory.mktemp("flip"))
+    keys = DataKeys(tmp_path_factory.mktemp("flip"), sealed_only=False)
     content = os.urandom(CHUNK + 100)
     path = put(keys, content)
     raw = bytearray(path.read_bytes())
@@ -229,7 +230,7 @@ def test_a_rotation_cut_at_any_write_goes_on(tmp_path: Path, clock: Clock, monke
     content = {name: os.urandom(100) for name in ("a", "b")}
 
     def run(folder: Path, cut: tuple[int, str] | None) -> int:
-        keys = DataKeys(folder, clock)
+        keys = DataKeys(folder, clock, sealed_only=False)
         calls = 0
 
         def cutting(whole: Callable[[], None], torn: Callable[[], None]) -> None:
@@ -256,7 +257,7 @@ def test_a_rotation_cut_at_any_write_goes_on(tmp_path: Path, clock: Clock, monke
     def fresh(name: str) -> Path:
         folder = tmp_path / name
         for file, body in content.items():
-            put(DataKeys(folder, clock), body, file)
+            put(DataKeys(folder, clock, sealed_only=False), body, file)
         return folder
 
     writes = run(fresh("whole"), None)
@@ -265,7 +266,7 @@ def test_a_rotation_cut_at_any_write_goes_on(tmp_path: Path, clock: Clock, monke
         for when in ("before", "torn", "after"):
             folder = fresh(f"{number}-{when}")
             run(folder, (number, when))
-            keys = DataKeys(folder, clock)
+            keys = DataKeys(folder, clock, sealed_only=False)
             for name, body in content.items():
                 assert keys.read("ada", keys.folder("ada") / f"{name}.sealed") == body
             keys.rotate("ada")
@@ -426,7 +427,7 @@ from kosmos_trust.storage.datakeys import DataKeys
 base = pathlib.Path({str(tmp_path)!r}) / "small"
 base.mkdir()
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(base)], check=True)
-keys = DataKeys(base)
+keys = DataKeys(base, sealed_only=False)
 path = keys.folder("ada") / "x.sealed"
 keys.seal("ada", io.BytesIO(b"old"), path)
 try:
@@ -472,7 +473,7 @@ def test_a_file_written_by_version_1_stays_readable(tmp_path: Path) -> None:
     slot = clear + b"n" * 12 + AESGCM(wrapping).encrypt(b"n" * 12, file_key, clear)
     aad = b"KOSMOSDK" + bytes((1, 16)) + file_id + b"ada"
     body = AESGCM(file_key).encrypt(bytes(11) + b"\x01", b"hello", aad)
-    keys = DataKeys(tmp_path)
+    keys = DataKeys(tmp_path, sealed_only=False)
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys/root.key").write_bytes(key)
     (tmp_path / "keys/root.key").chmod(0o600)
@@ -481,3 +482,21 @@ def test_a_file_written_by_version_1_stays_readable(tmp_path: Path) -> None:
     path.write_bytes(bytes(4096) + slot.ljust(4096, b"\0") + body)
     assert keys.read("ada", path) == b"hello"
     assert hashlib.sha256(clear).hexdigest() == hashlib.sha256(path.read_bytes()[4096 : 4096 + len(clear)]).hexdigest()
+
+
+def test_the_root_key_is_made_on_a_sealed_volume_only(tmp_path: Path) -> None:
+    keys = DataKeys(tmp_path)
+    with pytest.raises(KeyFileError, match="on a disk in clear"):
+        keys.seal("ada", io.BytesIO(b"x"), keys.folder("ada") / "x.sealed")
+    assert not (keys.keys / "root.key").exists()
+
+
+@pytest.mark.parametrize(
+    ("uuid", "sealed"), [("CRYPT-LUKS2-x-kosmos-data", True), ("CRYPT-PLAIN-x", False), ("LVM-x", False)]
+)
+def test_a_sealed_volume_is_known_by_its_mapping(tmp_path: Path, uuid: str, sealed: bool) -> None:
+    device = tmp_path.stat().st_dev
+    path = tmp_path / "sys/dev/block" / f"{os.major(device)}:{os.minor(device)}" / "dm/uuid"
+    path.parent.mkdir(parents=True)
+    path.write_text(uuid + "\n")
+    assert is_sealed(tmp_path, tmp_path) is sealed

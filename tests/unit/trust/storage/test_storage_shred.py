@@ -20,7 +20,7 @@ CANARY = b"the canary sings at dawn"
 
 
 def test_a_sealed_file_loses_its_key_before_anything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = DataKeys(tmp_path)
+    keys = DataKeys(tmp_path, sealed_only=False)
     path = keys.folder("ada") / "x.sealed"
     keys.seal("ada", io.BytesIO(CANARY), path)
 

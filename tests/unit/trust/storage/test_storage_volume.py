@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -363,8 +365,6 @@ def test_keys_reach_no_argument_no_message_and_no_file(bed: Bed, caplog: pytest.
 
 def test_a_full_disk_stops_before_anything_is_changed(plain: Bed) -> None:
     """The journal lies on a file system of 64 KiB that is full: the intention cannot be written, so nothing is done."""
-    import subprocess
-    import sys
 
     if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode != 0:
         pytest.skip("unshare --mount is refused: a small file system cannot be mounted")
@@ -409,3 +409,22 @@ def test_a_declaration_without_pcr_12_is_refused() -> None:
     with pytest.raises(StorageError, match="cannot be used"):
         checked(luks.Seal(literal_now=(11,)))
     assert checked(replace(luks.Seal(), literal_zero=(12, 15), literal_now=(7,))).spoken.count("+") == 2
+
+
+def test_a_slot_that_the_owner_added_is_left_alone(bed: Bed) -> None:
+    key = installed(bed)
+    escrow = b"a passphrase in escrow"
+    for name, content in (("unlock", key), ("escrow", escrow)):
+        (bed.folder / name).write_bytes(content)
+    subprocess.run(
+        ["cryptsetup", "luksAddKey", "--batch-mode", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000",
+         "--key-file", str(bed.folder / "unlock"), str(bed.image), str(bed.folder / "escrow")],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    new = bed.volume().new_recovery_key(lent=key)
+    bed.volume().drill(new)
+    assert bed.opens(escrow)
+    assert bed.opens(new)
+    assert not bed.opens(key)
+    assert len(bed.volume().unaccounted) == 1
+    bed.volume().prove_tpm()
