@@ -154,6 +154,22 @@ def test_a_writer_that_was_not_stopped_is_noticed(folder: Path, target: Path, na
     assert not moving.old_copy(folder).exists()
 
 
+def test_a_writer_in_the_last_moment_is_noticed(folder: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the copy was compared and renamed, before the old folder makes way."""
+    real = Path.rename
+
+    def writing(self: Path, to: Path) -> Path:
+        done = real(self, to)
+        (folder / "late").write_text("x")
+        return done
+
+    monkeypatch.setattr(Path, "rename", writing)
+    with pytest.raises(StorageError, match="stop whatever writes"):
+        moving.move(folder, target)
+    assert (folder / "late").exists()
+    assert not moving.old_copy(folder).exists()
+
+
 def test_a_bit_that_the_disk_lost_is_noticed(folder: Path, target: Path) -> None:
     """Same size, same time, another content: only reading shows it."""
 

@@ -90,6 +90,20 @@ def test_the_tpm_refuses_an_image_that_nobody_signed(bed: Bed) -> None:
         bed.tpm.extended = before
 
 
+def test_the_temporary_slot_stays_when_the_tpm_has_ceased_to_open(bed: Bed) -> None:
+    """The proof was given before; it has to hold at the moment when the slot is destroyed."""
+    volume = bed.volume()
+    volume.prepare()
+    volume.drill(volume.new_recovery_key())
+    volume.enrol_tpm()
+    volume.prove_tpm()
+    assert bed.tpm is not None
+    bed.tpm.extended[12] = hashlib.sha256(b"addon").digest()
+    with pytest.raises(StorageError, match="the TPM does not open the volume"):
+        volume.wipe_temporary()
+    assert bed.opens(bed.plan.temporary_key.read_bytes())
+
+
 def test_a_pcr_12_that_is_not_zero_is_not_sealed(bed: Bed) -> None:
     volume = bed.volume()
     volume.prepare()
@@ -418,7 +432,7 @@ def test_a_slot_that_the_owner_added_is_left_alone(bed: Bed) -> None:
         (bed.folder / name).write_bytes(content)
     subprocess.run(
         ["cryptsetup", "luksAddKey", "--batch-mode", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000",
-         "--key-file", str(bed.folder / "unlock"), str(bed.image), str(bed.folder / "escrow")],
+         "--key-slot", "7", "--key-file", str(bed.folder / "unlock"), str(bed.image), str(bed.folder / "escrow")],
         check=True, capture_output=True,
     )  # fmt: skip
     new = bed.volume().new_recovery_key(lent=key)
