@@ -442,3 +442,48 @@ def test_a_slot_that_the_owner_added_is_left_alone(bed: Bed) -> None:
     assert not bed.opens(key)
     assert len(bed.volume().unaccounted) == 1
     bed.volume().prove_tpm()
+
+
+def systemd_version() -> int:
+    told = subprocess.run(["systemd-cryptenroll", "--version"], capture_output=True, text=True, check=True).stdout
+    return int(told.split()[1])
+
+
+def sealed_with(bed: Bed, **seal: tuple[int, ...]) -> Bed:
+    """Install up to the enrolment with other literal PCRs."""
+    bed.plan = replace(bed.plan, seal=replace(bed.plan.seal, **seal))  # type: ignore[arg-type]
+    volume = bed.volume()
+    volume.prepare()
+    volume.drill(volume.new_recovery_key())
+    volume.enrol_tpm()
+    return bed
+
+
+def test_a_vault_opens_in_the_initrd_only(bed: Bed) -> None:
+    """PCR 15 is zero there; once the system is up the machine id is measured into it, and a rogue root sees that."""
+    need_tpm()
+    if systemd_version() < 255:
+        pytest.skip(f"systemd {systemd_version()}: --tpm2-pcrs takes literal values from 255 on")
+    assert bed.tpm is not None
+    bed.tpm.extended[15] = hashlib.sha256(b"machine-id").digest()
+    try:
+        sealed_with(bed, literal_zero=(12, 15))
+        with pytest.raises(WaitingError, match="in the initrd only"):
+            bed.volume().prove_tpm()
+        assert bed.run(luks.test_tpm(str(bed.image))).code != 0
+    finally:
+        del bed.tpm.extended[15]
+    assert bed.run(luks.test_tpm(str(bed.image))).code == 0
+
+
+def test_the_option_that_binds_secure_boot_too(bed: Bed) -> None:
+    """PCR 7 as it is today: then a dbx update locks out, which is why it is an option."""
+    assert bed.tpm is not None
+    bed.tpm.extended[7] = hashlib.sha256(b"db").digest()
+    try:
+        sealed_with(bed, literal_now=(7,)).volume().prove_tpm()
+        bed.tpm.extended[7] = hashlib.sha256(b"db after a dbx update").digest()
+        with pytest.raises(StorageError, match="the TPM does not open"):
+            bed.volume().prove_tpm()
+    finally:
+        del bed.tpm.extended[7]
