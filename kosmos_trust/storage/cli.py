@@ -6,7 +6,9 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 nothing is broken but 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
+import os
 import resource
 import sys
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ from typing import Any
 
 from . import place, plan, recovery, report, units
 from .datakeys import DataKeys
+from .durable import private_folder
 from .errors import StorageError, WaitingError
 from .move import discard_old
 from .shred import shred
@@ -108,8 +111,18 @@ FLAGS = {
 }
 
 
-def _volume(options: argparse.Namespace) -> Volume:
-    return Volume(plan.load(options.declaration))
+def _volume(options: argparse.Namespace, *, changing: bool = True) -> Volume:
+    """Return the declared volume; for a change no second run may be under way, until this process ends."""
+    volume = Volume(plan.load(options.declaration))
+    if changing:
+        private_folder(volume.plan.state)
+        path = volume.plan.state / "lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError("another run is under way", where=str(path), cure="wait for it, run again") from None
+    return volume
 
 
 def _data_keys(options: argparse.Namespace) -> DataKeys:
@@ -128,7 +141,7 @@ def _lent(options: argparse.Namespace) -> bytes | None:
 
 
 def _status(options: argparse.Namespace) -> Any:
-    told = report.collect(_volume(options), ask_tpm=not options.no_tpm)
+    told = report.collect(_volume(options, changing=False), ask_tpm=not options.no_tpm)
     return told if options.json else "\n".join(report.lines(told)) + "\n"
 
 
@@ -156,7 +169,7 @@ def _open(options: argparse.Namespace) -> None:
 
 
 def _mount_plan(options: argparse.Namespace) -> Any:
-    volume = _volume(options)
+    volume = _volume(options, changing=False)
     volume.require("formatted")
     line = units.crypttab_line(volume.plan, str(volume.uuid), discard=options.discard, measure=not options.no_measure)
     texts = units.mount_units(volume.plan)

@@ -91,10 +91,18 @@ def acknowledge(volume: Volume, by: str) -> Acknowledgement:
 
 
 def open_volume(volume: Volume, key: bytes) -> None:
-    """Open the volume with the recovery key, and record it first: this is the use that `status` reports."""
+    """Open the volume with the recovery key, and record it first: this is the use that `status` reports.
+
+    Raises StorageError when the volume is open already, or when this is not its key; neither counts as a use.
+    """
     volume.require("recovery_proved")
+    plan, key = volume.plan, key.strip().lower()
+    if volume.mapped:
+        raise StorageError("the volume is open already", where=str(plan.mapping), cure="nothing is to be done")
+    if volume.run(luks.test_key(plan.device, slot=volume.proved_recovery_slot), key).code != 0:
+        raise StorageError("this is not the recovery key of the volume", where=plan.device, cure="check the key")
     volume.journal.begun("recovery_used", what="open")
-    volume.run(luks.open_with_key(volume.plan.device, volume.plan.name), key.strip().lower())
+    volume.run(luks.open_with_key(plan.device, plan.name), key)
     volume.journal.done("recovery_used", what="open")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -104,6 +105,18 @@ def test_a_foreign_disk_is_named_and_left_alone(declaration: Path) -> None:
     assert image.read_bytes() == before
     told = call(declaration, "status", "--no-tpm")
     assert b"foreign" in told.stdout
+
+
+def test_two_runs_do_not_change_the_volume_at_once(declaration: Path) -> None:
+    state = Path(json.loads(declaration.read_text())["state"])
+    state.mkdir()
+    with (state / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        refused = call(declaration, "prepare")
+        assert refused.returncode == 1
+        assert b"another run is under way" in refused.stderr
+        assert call(declaration, "status", "--no-tpm").returncode == 0
+    assert call(declaration, "prepare").returncode == 0
 
 
 @pytest.mark.parametrize(

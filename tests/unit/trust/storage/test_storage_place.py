@@ -200,7 +200,12 @@ def test_an_open_volume_that_the_tpm_refuses_raises_suspicion(bed: LoopBed) -> N
 
 
 def test_opening_with_the_recovery_key_is_recorded(bed: LoopBed, sealed: tuple[Bed, bytes]) -> None:
+    with pytest.raises(StorageError, match="not the recovery key"):
+        recovery.open_volume(bed.volume(), sealed[1][::-1])
+    assert not recovery.status(bed.volume(), ask_tpm=False).used
     recovery.open_volume(bed.volume(), sealed[1])
+    with pytest.raises(StorageError, match="open already"):
+        recovery.open_volume(bed.volume(), sealed[1])
     told = recovery.status(bed.volume(), ask_tpm=False)
     assert told.used
     assert [use.what for use in told.uses] == ["open"]
