@@ -1,0 +1,8 @@
+"""The storage tests share the TPM commands of the tests above them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
