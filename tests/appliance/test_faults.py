@@ -157,6 +157,7 @@ def test_apt_locked_by_somebody_else(fresh: Suite) -> None:
     assert again.code == 0, again.told
 
 
+@pytest.mark.long
 def test_unreachable_mirror(fresh: Suite) -> None:
     broken = fresh.lab.run(
         "cp -a /etc/apt /root/apt.kept; rm -rf /var/lib/apt/lists/*; "
@@ -177,7 +178,9 @@ def test_unreachable_mirror(fresh: Suite) -> None:
         pytest.param({"tpm": False}, "host.tpm.present", id="no-tpm"),
         pytest.param({"banks": ("sha256",)}, "host.tpm.bank_sha384", id="one-bank-off"),
         pytest.param({"rtc": "2019-01-01T00:00:00"}, "host.clock.controller", id="clock-years-back"),
-        pytest.param({"rtc": "2031-01-01T00:00:00"}, "host.clock.controller", id="clock-years-forward"),
+        pytest.param(
+            {"rtc": "2031-01-01T00:00:00"}, "host.clock.controller", id="clock-years-forward", marks=pytest.mark.long
+        ),
     ],
 )
 def test_hardware_that_is_not_fit_is_refused_by_name(suite: Suite, hardware: dict[str, object], check: str) -> None:
