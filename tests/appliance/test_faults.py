@@ -141,6 +141,7 @@ def test_data_disk_with_foreign_data_is_refused_and_untouched(fresh: Suite) -> N
     assert "photos" in fresh.lab.run(f"blkid -p {disk}", root=True).stdout
 
 
+@pytest.mark.long
 def test_apt_locked_by_somebody_else(fresh: Suite) -> None:
     in_background(
         fresh,
