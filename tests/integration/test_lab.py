@@ -246,7 +246,7 @@ def test_one_bank_off_a_wrong_clock_and_a_small_disk(fresh: Lab) -> None:
 
 def test_the_trial_guest_of_the_kvm_probe_is_sound(lab: Lab, tmp_path: Path) -> None:
     disk = lab.dirs.state / f"trial-{os.getpid()}.img"
-    disk.write_bytes(accel.BOOT_SECTOR)
+    disk.write_bytes(accel.TRIAL_DISK)
     try:
         argv = [{"kvm": "tcg", "host": "max"}.get(word, word) for word in accel.trial_argv(disk)]
         done = subprocess.run(lab.vm.tools.argv(*argv), check=False, timeout=60)
