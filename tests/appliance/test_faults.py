@@ -41,6 +41,7 @@ def in_background(suite: Suite, name: str, python: str) -> None:
     assert started.returncode == 0, started.stderr
 
 
+@pytest.mark.long
 def test_power_cuts_at_random_points_then_resume(
     journey: Suite, record_property: Callable[[str, object], None]
 ) -> None:
