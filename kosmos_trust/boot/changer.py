@@ -8,7 +8,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from . import durable, pcrsig, pe, signing, token
+from kosmos_trust import durable
+
+from . import pcrsig, pe, signing, token
 from .commands import must
 from .errors import RotationError
 from .esp import Entry

@@ -21,7 +21,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import durable
+from kosmos_trust import durable
+
 from .errors import EspError
 from .findings import Finding
 

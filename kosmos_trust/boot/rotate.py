@@ -21,7 +21,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
-from . import durable
+from kosmos_trust import durable
+
 from .errors import RotationError
 from .roles import Role
 from .token import Volume

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import durable
+from kosmos_trust import durable
+
 from .errors import BootError
 
 HISTORY_LINES = 500

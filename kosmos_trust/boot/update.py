@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from . import build, durable, pe, signing
+from kosmos_trust import durable
+
+from . import build, pe, signing
 from .errors import BootError, SignatureError
 from .esp import Entry
 from .findings import Verdict

@@ -15,10 +15,12 @@ from pathlib import Path
 
 from cryptography import x509
 
+from kosmos_trust.durable import sync_folder
+
 from ..pki.authority import serial_text
 from ..pki.errors import StoreError
 from ..pki.keeper import pem
-from ..pki.store import PUBLIC, make_folder, read_file, sync_folder, write_file
+from ..pki.store import PUBLIC, make_folder, read_file, write_file
 
 CERTIFICATE, CHAIN, FULL_CHAIN, REQUEST = "cert.pem", "chain.pem", "fullchain.pem", "request.pem"
 #: What the authority calls the certificate.

@@ -20,6 +20,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from kosmos_trust.durable import sync_folder
+
 from .authority import Authority, Random, certify, make_intermediate, make_root, serial_text
 from .crl import make_crl
 from .errors import KeyUnavailableError, RecoveryNeededError, StoreError
@@ -27,7 +29,7 @@ from .issue import Name, issue
 from .keys import Protector
 from .profiles import AuthorityProfile, LeafProfile
 from .register import Register
-from .store import PUBLIC, exclusive, make_folder, read_file, sync_folder, write_file
+from .store import PUBLIC, exclusive, make_folder, read_file, write_file
 
 CERTIFICATE, ISSUERS, KEY, KIND, REGISTER, CRL = (
     "certificate.pem",

@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from kosmos_trust.durable import private_folder, replace, sync_folder
+
 from .errors import StoreError
 
 MAX_BYTES = 16 * 1024 * 1024
@@ -21,25 +23,10 @@ PRIVATE, PUBLIC = 0o600, 0o644
 LOCK_PAUSE_SECONDS = 0.05
 
 
-def sync_folder(folder: Path) -> None:
-    """Make creations, renames and removals in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def make_folder(folder: Path, mode: int = 0o700) -> None:
     """Make a folder and its parents, durably. Raises StoreError for an existing one that others may write."""
     with _named(folder):
-        if not folder.is_dir():
-            if not folder.parent.is_dir():
-                make_folder(folder.parent, mode)
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir(mode=mode)
-                folder.chmod(mode)  # the umask of a hardened host must not decide
-            sync_folder(folder.parent)
+        private_folder(folder, mode)
         info = folder.stat()
     if info.st_uid not in (0, os.geteuid()) or info.st_mode & 0o022:
         raise StoreError(
@@ -50,21 +37,9 @@ def make_folder(folder: Path, mode: int = 0o700) -> None:
 
 def write_file(path: Path, data: bytes, mode: int = PRIVATE) -> None:
     """Replace a file durably: the old content or the new one is there, never a part. Raises StoreError."""
-    temporary = path.with_name(f".{path.name}.new")
     with _named(path):
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fchmod(stream.fileno(), mode)
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
+        path.parent.stat()  # a folder that is gone is a mount that is missing: nothing may be written in its place
+        replace(path, data, mode)
 
 
 def read_file(path: Path, *, private: bool = True) -> bytes:

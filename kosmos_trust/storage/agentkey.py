@@ -17,7 +17,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from .durable import replace
+from kosmos_trust.durable import replace
+
 from .errors import KeyFileError
 from .rootkey import Root
 

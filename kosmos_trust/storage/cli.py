@@ -16,9 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from kosmos_trust.durable import private_folder
+
 from . import place, plan, recovery, report, units
 from .datakeys import DataKeys
-from .durable import private_folder
 from .errors import StorageError, WaitingError
 from .move import discard_old
 from .shred import shred

@@ -25,9 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from kosmos_trust.durable import private_folder, sync_folder
+
 from . import agentkey, rootkey, sealedfile
 from .agentkey import Epoch, Record
-from .durable import private_folder, sync_folder
 from .errors import KeyFileError
 from .rootkey import SUFFIX
 from .shred import destroy_header

@@ -1,19 +1,12 @@
-"""What may go wrong here, told to a person: what, where, why, and the cure. Never a secret."""
+"""What may go wrong here."""
 
 from __future__ import annotations
 
+from kosmos_trust.errors import KnownError
 
-class StorageError(Exception):
-    """A known failure of this package; `str()` is the whole story in one line."""
 
-    def __init__(self, what: str, *, where: str = "", why: str = "", cure: str = "") -> None:
-        super().__init__(what)
-        self.what, self.where, self.why, self.cure = what, where, why, cure
-
-    def __str__(self) -> str:
-        place = f"{self.where}: " if self.where else ""
-        reason = f": {self.why}" if self.why else ""
-        return f"{place}{self.what}{reason}" + (f"; {self.cure}" if self.cure else "")
+class StorageError(KnownError):
+    """A known failure of this package."""
 
 
 class CommandError(StorageError):

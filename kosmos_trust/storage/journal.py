@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from .durable import private_folder, sync_folder
+from kosmos_trust.durable import private_folder, sync_folder
+
 from .errors import JournalError
 
 Fact = str | int | bool

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .durable import sync_folder
+from kosmos_trust.durable import sync_folder
+
 from .errors import StorageError
 from .programs import Command, Run, run
 

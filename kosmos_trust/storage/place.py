@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kosmos_trust.durable import sync_folder
+
 from . import luks, recovery
-from .durable import sync_folder
 from .errors import StorageError, WaitingError
 from .move import is_moved, move
 from .programs import Command

@@ -6,8 +6,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from kosmos_trust.durable import replace
+
 from . import luks
-from .durable import replace
 from .errors import JournalError, StorageError
 from .plan import Plan
 from .volume import Volume

@@ -18,7 +18,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from .durable import private_folder, sync_folder, write_new
+from kosmos_trust.durable import private_folder, sync_folder, write_new
+
 from .errors import KeyFileError
 from .temporary import is_sealed
 

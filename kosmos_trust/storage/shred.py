@@ -17,7 +17,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from .durable import sync_folder
+from kosmos_trust.durable import sync_folder
+
 from .errors import StorageError
 from .programs import Command, Run, run
 from .sealedfile import BODY_AT, MAGIC, SLOT_BYTES, SLOTS

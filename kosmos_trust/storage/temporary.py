@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .durable import private_folder, write_new
+from kosmos_trust.durable import private_folder, write_new
+
 from .errors import StorageError
 
 KEY_BYTES = 32

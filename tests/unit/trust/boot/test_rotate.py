@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from cuts import run_until
 
-from kosmos_trust.boot import durable, rotate
+from kosmos_trust import durable
+from kosmos_trust.boot import rotate
 from kosmos_trust.boot.errors import RotationError
 from kosmos_trust.boot.roles import Role
 from kosmos_trust.boot.rotate import Pause, Rotation, Step

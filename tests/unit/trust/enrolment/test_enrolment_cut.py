@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from enrolment_bed import Bed
+from full_disk_bed import limited
 
 from kosmos_trust.enrolment.enroller import Policy
 from kosmos_trust.enrolment.errors import EnrolmentError, InstallError
@@ -211,31 +211,13 @@ def test_a_run_waits_for_the_lock_only_so_long(tmp_path: Path) -> None:
     assert not bed.run().changed
 
 
-def _limited(action: Callable[[], object], size: int) -> int:
-    """Run in a process whose files cannot grow beyond `size` bytes, as on a full disk; 7 says it was told so."""
-    child = os.fork()
-    if child == 0:
-        status = 0
-        try:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-            action()
-        except (EnrolmentError, PkiError):
-            status = 7
-        except BaseException:
-            status = 9
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 def test_a_full_disk_at_any_size_leaves_the_old_pair_and_is_finished_later(tmp_path: Path) -> None:
     told = []
     for size in range(0, 4200, 300):
         bed = Bed(tmp_path / str(size))
         bed.run()
         bed.age(0.73)
-        told.append(_limited(bed.run, size))
+        told.append(limited(bed.run, size, EnrolmentError, PkiError))
         assert bed.good()
         converged(bed, 3)
     assert set(told) == {0, 7}, told

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from full_disk_bed import TOLD, limited
 from pki_bed import AGENT_NAME, ORGANIZATION, PROFILES, Clock, keeper, openssl, request, whole_pki
 
 from kosmos_trust.pki import store
@@ -66,29 +65,13 @@ def test_links_folders_pipes_and_foreign_files_are_refused(tmp_path: Path) -> No
         store.make_folder(tmp_path / "open")
 
 
-def _limited(action: Callable[[], object], size: int) -> None:
-    """Run an action in a process whose files cannot grow beyond `size` bytes: a disk that is full."""
-    child = os.fork()
-    if child == 0:
-        status = 9
-        try:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-            action()
-        except StoreError:
-            status = 7
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-
-
 def test_a_full_disk_leaves_the_old_content(tmp_path: Path) -> None:
     store.write_file(tmp_path / "f", b"old")
-    _limited(lambda: store.write_file(tmp_path / "f", b"new" * 1000), 100)
+    assert limited(lambda: store.write_file(tmp_path / "f", b"new" * 1000), 100, StoreError) == TOLD
     assert store.read_file(tmp_path / "f") == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
     store.append_line(tmp_path / "l", b"a" * 90)
-    _limited(lambda: store.append_line(tmp_path / "l", b"b" * 90), 100)
+    assert limited(lambda: store.append_line(tmp_path / "l", b"b" * 90), 100, StoreError) == TOLD
     assert store.read_lines(tmp_path / "l") == [b"a" * 90]
     store.append_line(tmp_path / "l", b"c")
     assert store.read_lines(tmp_path / "l") == [b"a" * 90, b"c"]
@@ -97,7 +80,7 @@ def test_a_full_disk_leaves_the_old_content(tmp_path: Path) -> None:
 def test_a_full_disk_makes_no_half_authority(tmp_path: Path) -> None:
     made = keeper(tmp_path / "pki")
     store.make_folder(made.folder)
-    _limited(lambda: made.ensure(PROFILES["root"], ORGANIZATION), 500)
+    assert limited(lambda: made.ensure(PROFILES["root"], ORGANIZATION), 500, StoreError) == TOLD
     assert not made.exists("root")
     _, new = made.ensure(PROFILES["root"], ORGANIZATION)
     assert new
@@ -138,7 +121,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path[:0] = {sys.path!r}
 import pki_bed
-from kosmos_trust.pki import store
+from kosmos_trust import durable
 left = {count}
 def dying(real):
     def call(*a, **k):
@@ -150,7 +133,7 @@ def dying(real):
     return call
 step = {step!r}
 if step == "sync_folder":
-    store.sync_folder = dying(store.sync_folder)
+    durable.sync_folder = dying(durable.sync_folder)
 elif step == "fsync":
     os.fsync = dying(os.fsync)
 elif step == "write":
@@ -288,7 +271,7 @@ def test_every_flipped_bit_of_the_escrow_is_refused_and_repaired_by_nobody(escro
 
 def test_a_full_disk_gives_no_secret(escrow: Escrow) -> None:
     store.make_folder(escrow.path.parent)
-    _limited(lambda: escrow.ensure("database"), 40)
+    assert limited(lambda: escrow.ensure("database"), 40, StoreError) == TOLD
     assert not escrow.path.exists()
 
 
